@@ -1,0 +1,1 @@
+"""Records -> tidy frame -> statistics -> verdicts. Reads files only; knows nothing of training."""

@@ -1,0 +1,299 @@
+"""What a results folder holds, as one tidy frame: one row per (cell, trial)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from harness.errors import bad
+
+if TYPE_CHECKING:
+    from harness.records.paths import ResultPaths
+
+STATUSES = ("finished", "stopped", "diverged", "infeasible", "failed")
+PROVENANCE = ("versions", "git", "hardware", "data", "weights")
+COSTS = ("wall_s", "device_s", "flops", "steps", "trainable_params", "peak_memory_mb")
+SPACES = ("grid", "choice", "uniform", "loguniform", "int")
+
+_TEXT = ("cell", "task", "backbone", "strategy", "phase", "trial_id", "kind", "status", "reason", "config")
+_NUMBERS = ("score_validation", "score_test", *COSTS, "drift_relative_l2")
+_FIRST = ("cell", "task", "backbone", "strategy", "phase", "seed", "trial_id", "status")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell as planned, with how far it got."""
+
+    id: str
+    task: str
+    backbone: str
+    strategy: str
+    budget: int
+    space: Mapping[str, Mapping[str, Any]]
+    state: str  # "planned" (no file yet) | "tuning" | "confirming" | "done"
+    winner: dict[str, Any] | None
+    listed: int  # trials that the cell has asked for so far
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Where strategies compete: one task on one backbone; `key` names it in verdicts and report."""
+
+    key: str
+    task: dict[str, Any]
+    backbone: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def sign(self) -> int:
+        """+1 where more is better, -1 where less is."""
+        return -1 if self.task["direction"] == "min" else 1
+
+    @property
+    def primary(self) -> str:
+        return str(self.task["primary"])
+
+    @property
+    def delta(self) -> float:
+        return float(self.task.get("delta", 0.01))
+
+
+@dataclass(frozen=True)
+class Study:
+    """A results folder, read.
+
+    Attributes:
+        plan: plan.json as it is.
+        frame: one row per (cell, trial); `status` is the record's, or "missing" (no record yet) or
+            "unreadable". Scores stand as recorded: only "finished" rows are comparable. Sorted by cell,
+            phase, seed and trial, whatever the order of files.
+        cells: the planned cells, in the plan's order.
+        unreadable: "file: why" for each file that exists and cannot be used.
+        unfinished: ids of the cells that are not done, in the plan's order.
+        provenance: per part, each distinct value (as JSON) with its number of trials.
+        unused: number of records that no cell of the present plan asks for.
+    """
+
+    plan: dict[str, Any]
+    frame: pd.DataFrame
+    cells: tuple[Cell, ...]
+    unreadable: tuple[str, ...] = ()
+    unfinished: tuple[str, ...] = ()
+    provenance: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    unused: int = 0
+
+    @property
+    def confirm_seeds(self) -> int:
+        return int(self.plan["seeds"]["confirm"])
+
+    @property
+    def split(self) -> str:
+        """The split of the headline: test, or validation in a sweep without confirm phase."""
+        return "test" if self.confirm_seeds else "validation"
+
+    def arenas(self) -> list[Arena]:
+        """Every (task, backbone) that has a cell, in the plan's order."""
+        tasks = {str(task["name"]): task for task in self.plan["tasks"]}
+        single = len(self.plan["backbones"]) == 1
+        groups: dict[tuple[str, str], list[Cell]] = {}
+        for cell in self.cells:
+            groups.setdefault((cell.task, cell.backbone), []).append(cell)
+        return [
+            Arena(task if single else f"{task} @ {backbone}", tasks[task], backbone, tuple(cells))
+            for (task, backbone), cells in groups.items()
+        ]
+
+
+def load_study(paths: ResultPaths) -> Study:
+    """Read a results folder; files that cannot be read are named in the study, never fatal.
+
+    Raises: InputError if plan.json, without which nothing has a meaning, is missing or unusable.
+    """
+    plan = _plan(paths.plan)
+    unreadable: list[str] = []
+    primaries = {str(task["name"]): str(task["primary"]) for task in plan["tasks"]}
+    definitions = {str(s["name"]): _leaves(s.get("definition") or {}) for s in plan["strategies"]}
+    records: dict[str, dict[str, Any]] = {}
+    provenance: dict[str, Counter[str]] = {part: Counter() for part in PROVENANCE}
+    cells: list[Cell] = []
+    rows: list[dict[str, Any]] = []
+    for planned in plan["cells"]:
+        cell, asked = _cell(planned, paths, unreadable)
+        cells.append(cell)
+        for phase, trial_id, seed, hyperparameters in asked:
+            if trial_id not in records:
+                records[trial_id] = _record(paths.trial(trial_id), unreadable, provenance)
+            rows.append(
+                {
+                    "cell": cell.id,
+                    "task": cell.task,
+                    "backbone": cell.backbone,
+                    "strategy": cell.strategy,
+                    "phase": phase,
+                    "seed": seed,
+                    "trial_id": trial_id,
+                    "config": json.dumps(hyperparameters, sort_keys=True),
+                    "score_validation": records[trial_id].get(f"validation.{primaries[cell.task]}"),
+                    "score_test": records[trial_id].get(f"test.{primaries[cell.task]}"),
+                    **records[trial_id],
+                    **{f"strategy.{key}": value for key, value in definitions.get(cell.strategy, {}).items()},
+                    **{f"hp.{axis}": value for axis, value in hyperparameters.items()},
+                }
+            )
+    stored = {file.stem for file in paths.trials.glob("*.json")} if paths.trials.is_dir() else set()
+    return Study(
+        plan=plan,
+        frame=_frame(rows),
+        cells=tuple(cells),
+        unreadable=tuple(sorted(unreadable)),
+        unfinished=tuple(cell.id for cell in cells if cell.state != "done"),
+        provenance={part: dict(sorted(counts.items())) for part, counts in provenance.items()},
+        unused=len(stored - records.keys()),
+    )
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None: NaN, infinities, text and booleans are no scores."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises: OSError, ValueError."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError("holds no JSON object")
+    return value
+
+
+def _plan(path: Path) -> dict[str, Any]:
+    try:
+        plan = _read(path)
+        if plan.get("format") != 1:
+            raise ValueError(f"its format is {plan.get('format')!r}, this version reads 1")
+        missing = {"name", "seeds", "tasks", "backbones", "strategies", "cells"} - plan.keys()
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    except FileNotFoundError:
+        raise bad(str(path), "there is no plan here", "is this the results folder of a sweep?") from None
+    except (OSError, ValueError) as error:
+        raise bad(str(path), f"not a usable plan: {error}") from error
+    return plan
+
+
+def _cell(
+    planned: Mapping[str, Any], paths: ResultPaths, unreadable: list[str]
+) -> tuple[Cell, list[tuple[str, str, int, dict[str, Any]]]]:
+    """The planned cell with its state, and what it asked for: (phase, trial, seed, hyper-parameters)."""
+    path = paths.cell(str(planned["id"]))
+    asked: list[tuple[str, str, int, dict[str, Any]]] = []
+    state, winner = "planned", None
+    if path.exists():
+        try:
+            stored = _read(path)
+            asked = [
+                (phase, str(entry["trial_id"]), int(entry["seed"]), dict(entry["hyperparameters"]))
+                for phase in ("tune", "confirm")
+                for entry in stored[phase]
+            ]
+            state = str(stored["state"])
+            winner = None if stored.get("winner") is None else dict(stored["winner"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            asked, state, winner = [], "unreadable", None
+            unreadable.append(_complaint(path, error))
+    cell = Cell(
+        id=str(planned["id"]),
+        task=str(planned["task"]),
+        backbone=str(planned["backbone"]),
+        strategy=str(planned["strategy"]),
+        budget=int(planned["budget"]),
+        space=planned.get("space") or {},
+        state=state,
+        winner=winner,
+        listed=len(asked),
+    )
+    return cell, asked
+
+
+def _record(path: Path, unreadable: list[str], provenance: dict[str, Counter[str]]) -> dict[str, Any]:
+    """The columns that a trial's record gives; only `status` where there is no usable record."""
+    try:
+        record = _read(path)
+        status = record["status"]
+        if status not in STATUSES:
+            raise ValueError(f"unknown status {status!r}")
+        columns: dict[str, Any] = {
+            "status": status,
+            "reason": str(record.get("reason") or ""),
+            "kind": str(record.get("kind") or ""),
+            "drift_relative_l2": number((record.get("drift") or {}).get("relative_l2")),
+        }
+        columns |= {name: number((record.get("cost") or {}).get(name)) for name in COSTS}
+        for split in ("validation", "test"):
+            metrics = (record.get("metrics") or {}).get(split) or {}
+            columns |= {f"{split}.{name}": number(value) for name, value in metrics.items()}
+        facts = dict(record.get("provenance") or {})
+    except FileNotFoundError:
+        return {"status": "missing", "reason": ""}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        unreadable.append(_complaint(path, error))
+        return {"status": "unreadable", "reason": unreadable[-1]}
+    for part in PROVENANCE:
+        if facts.get(part) is not None:
+            provenance[part][json.dumps(facts[part], sort_keys=True)] += 1
+    return columns
+
+
+def _complaint(path: Path, error: Exception) -> str:
+    what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+    return f"{path.parent.name}/{path.name}: {what}"
+
+
+def _leaves(definition: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A strategy's fixed values by dotted name; what is tuned shows as `hp.` columns instead."""
+    found: dict[str, Any] = {}
+    for key, value in definition.items():
+        if not isinstance(value, Mapping):
+            found[f"{prefix}{key}"] = value
+        elif not (len(value) == 1 and next(iter(value)) in SPACES):
+            found |= _leaves(value, f"{prefix}{key}.")
+    return found
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as columns of one type each, in an order that depends on names alone."""
+    rows = sorted(rows, key=lambda r: (r["cell"], r["phase"], r["seed"], r["trial_id"]))
+    fixed = [*_FIRST, *(name for name in (*_TEXT, *_NUMBERS) if name not in _FIRST)]
+    names = fixed + sorted({name for row in rows for name in row} - set(fixed))
+    columns: dict[str, Any] = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        if name in _TEXT:
+            columns[name] = pd.Series([value or "" for value in values], dtype="str")
+        elif name == "seed":
+            columns[name] = pd.Series(values, dtype="int64")
+        elif name in _NUMBERS or name.startswith(("validation.", "test.")):
+            columns[name] = pd.Series(values, dtype="float64")
+        else:
+            columns[name] = _column(values)
+    return pd.DataFrame(columns)
+
+
+def _column(values: Iterable[Any]) -> pd.Series[Any]:
+    """Free values (hyper-parameters, settings) as numbers if all are, else as text.
+
+    Mixed columns (`freeze` may be 5 or "all") have no Parquet type.
+    """
+    values = list(values)
+    if all(value is None or number(value) is not None for value in values):
+        return pd.Series([number(value) for value in values], dtype="float64")
+    text = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+    return pd.Series(text, dtype="object")

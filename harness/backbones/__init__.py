@@ -1,0 +1,1 @@
+"""Backbones: pretrained models, their pre-processors and their ladders."""

@@ -1,0 +1,128 @@
+"""The ladder: a pretrained model's parts in order from input to output.
+
+Rung 0 is what stands before the blocks (embeddings, a convolutional stem), then comes a rung per block;
+what stands between the last block and the head (a pooler, a final norm) belongs to the last rung, so that
+freezing every rung leaves the head alone. The head is everything outside the base model and never on the
+ladder. Every parameter is on exactly one rung or in the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.backbones.family import Family, NoLadderError, generic_blocks
+from harness.registry import plugins
+
+
+@dataclass
+class Rung:
+    """A part that is frozen or trained as one.
+
+    Attributes:
+        name: where it is in the model, e.g. `encoder.layer.3`.
+        modules: the modules that are switched to eval mode when it is frozen.
+        parameters: (name in the model, parameter).
+    """
+
+    name: str
+    modules: list[nn.Module] = field(default_factory=list)
+    parameters: list[tuple[str, nn.Parameter]] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return sum(parameter.numel() for _, parameter in self.parameters)
+
+
+@dataclass
+class Ladder:
+    rungs: list[Rung]
+    head: Rung
+
+    def freeze(self, depth: int) -> None:
+        """Let only the rungs from `depth` on, and the head, have gradients."""
+        for index, rung in enumerate(self.rungs):
+            for _, parameter in rung.parameters:
+                parameter.requires_grad_(index >= depth)
+        for _, parameter in self.head.parameters:
+            parameter.requires_grad_(True)
+
+    def train(self, model: nn.Module, depth: int) -> None:
+        """Training mode above `depth`; eval mode below, where dropout is off and statistics stay."""
+        model.train()
+        for rung in self.rungs[:depth]:
+            for module in rung.modules:
+                module.eval()
+
+    def trainable(self, depth: int) -> Iterator[tuple[Rung, bool]]:
+        """The rungs that train, each with whether it is the head."""
+        yield from ((rung, False) for rung in self.rungs[depth:])
+        yield self.head, True
+
+
+def base_of(model: Any) -> nn.Module:
+    """The pretrained part of a model with a head."""
+    base = getattr(model, model.base_model_prefix, None)
+    if not isinstance(base, nn.Module):
+        raise NoLadderError(f"{type(model).__name__} has no base model")
+    return base
+
+
+def build_ladder(model: Any) -> Ladder:
+    """The ladder of any transformers model with a head.
+
+    Raises: NoLadderError for a family whose blocks are not found.
+    """
+    base = base_of(model)
+    families = plugins("backbones", Family)
+    family = families.get(model.config.model_type, Family)()
+    list_name, blocks = family.blocks(base)
+    rungs = [Rung("stem"), *(Rung(f"{list_name}.{index}") for index in range(len(blocks)))]
+    first, last = 0, len(blocks)
+    owner = {id(module): index + 1 for index, block in enumerate(blocks) for module in block.modules()}
+    above = {id(module) for module in base.modules() for child in module.modules() if id(child) in owner} - set(owner)
+    prefix = model.base_model_prefix
+    reached = False  # the blocks have been passed
+    seen: set[int] = set()
+    for name, module in base.named_modules():
+        rung = owner.get(id(module))
+        reached = reached or rung is not None
+        where = rung if rung is not None else (last if reached else first)
+        for own, parameter in module.named_parameters(recurse=False):
+            full = f"{name}.{own}" if name else own
+            moved = family.moved(full)
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                rungs[where if moved is None else moved].parameters.append((f"{prefix}.{full}", parameter))
+        if id(module) not in above:
+            rungs[where].modules.append(module)
+    head = Rung("head")
+    inside = {id(module) for module in base.modules()}
+    for name, module in model.named_modules():
+        if id(module) in inside or module is model:
+            continue
+        head.modules.append(module)
+        for own, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                head.parameters.append((f"{name}.{own}", parameter))
+    for own, parameter in model.named_parameters(recurse=False):
+        if id(parameter) not in seen:
+            head.parameters.append((own, parameter))
+    return Ladder(rungs, head)
+
+
+def reset_head(model: Any, ladder: Ladder, seed: int) -> None:
+    """Draw the head anew, as the family initialises it, from a seed of its own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in ladder.head.modules:
+            # transformers marks what it has initialised or loaded, and would skip it
+            module._is_hf_initialized = False  # type: ignore[assignment]
+            for parameter in module.parameters(recurse=False):
+                parameter._is_hf_initialized = False  # type: ignore[attr-defined]
+            model._init_weights(module)

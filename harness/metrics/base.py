@@ -1,0 +1,61 @@
+"""What every metric plug-in is."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import datasets
+import evaluate
+import numpy as np
+
+# The libraries' own metric scripts live on the hub; these classes need nothing but the package.
+
+
+class Metric(evaluate.Metric):
+    """A number for the predictions of a whole split.
+
+    Attributes:
+        name: what a sweep file says.
+        higher_is_better: the direction.
+        predictions, references: the type of one prediction and of one reference.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str] = ""
+    higher_is_better: ClassVar[bool] = True
+    predictions: ClassVar[Any] = datasets.Value("int64")
+    references: ClassVar[Any] = datasets.Value("int64")
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=(type(self).__doc__ or "").strip(),
+            citation=self.source,
+            inputs_description="one prediction and one reference per example",
+            features=datasets.Features({"predictions": self.predictions, "references": self.references}),
+        )
+
+    def _compute(self, predictions: Any, references: Any, **context: Any) -> dict[str, float]:
+        return {self.name: self.score(np.asarray(predictions), np.asarray(references), **context)}
+
+    @abstractmethod
+    def score(self, predictions: Any, references: Any, **context: Any) -> float:
+        """The metric's value.
+
+        Args:
+            predictions, references: arrays of shape (examples,), or what the metric's types say.
+            context: what the task knows of its data, e.g. `classes`, their number.
+        """
+
+
+class Values(Metric):
+    """Base of metrics over real-valued predictions."""
+
+    predictions: ClassVar[Any] = datasets.Value("float64")
+    references: ClassVar[Any] = datasets.Value("float64")
+
+
+def defined(value: float) -> float:
+    """A correlation of constant predictions is undefined; it says "no association", which is 0."""
+    return 0.0 if math.isnan(value) else float(value)

@@ -1,0 +1,15 @@
+from typing import Any, ClassVar
+
+from sklearn.metrics import matthews_corrcoef
+
+from harness.metrics.base import Metric, defined
+
+
+class MatthewsCorrelation(Metric):
+    """Matthews correlation coefficient (GLUE's metric for CoLA); 0 for constant predictions."""
+
+    name: ClassVar[str] = "matthews_correlation"
+    source: ClassVar[str] = "Matthews 1975; multi-class: Gorodkin 2004"
+
+    def score(self, predictions: Any, references: Any, **context: Any) -> float:
+        return defined(matthews_corrcoef(references, predictions))

@@ -1,0 +1,15 @@
+from typing import Any, ClassVar
+
+from sklearn.metrics import mean_squared_error
+
+from harness.metrics.base import Values
+
+
+class MeanSquaredError(Values):
+    """Mean squared difference of predicted and true values; lower is better."""
+
+    name: ClassVar[str] = "mean_squared_error"
+    higher_is_better: ClassVar[bool] = False
+
+    def score(self, predictions: Any, references: Any, **context: Any) -> float:
+        return float(mean_squared_error(references, predictions))

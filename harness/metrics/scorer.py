@@ -1,0 +1,46 @@
+"""Resolves the metric names of a task and scores a split with all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import evaluate
+
+from harness.errors import bad
+from harness.metrics.base import Metric
+from harness.registry import find
+
+HUB = "hub:"
+
+
+@lru_cache(maxsize=None)
+def load(name: str, place: str = "metrics") -> Any:
+    """The metric called `name`; `hub:<name>` fetches one from the Hugging Face hub when online.
+
+    Raises: InputError if there is none of that name, or the hub does not give it.
+    """
+    if not name.startswith(HUB):
+        return find("metrics", Metric, name, place)()  # type: ignore[type-abstract]
+    try:
+        return evaluate.load(name.removeprefix(HUB))
+    except Exception as error:
+        raise bad(place, f"the hub gives no metric '{name}': {type(error).__name__}: {error}") from error
+
+
+def higher_is_better(name: str) -> bool:
+    """The direction of a metric. Hub metrics do not declare theirs; they count as higher-is-better."""
+    return bool(getattr(load(name), "higher_is_better", True))
+
+
+def score(
+    names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any], context: Mapping[str, Any]
+) -> dict[str, float]:
+    """Every metric over one split, `{name: value}`; hub metrics give the value of their own first key."""
+    values: dict[str, float] = {}
+    for name in names:
+        extra = {} if name.startswith(HUB) else context
+        result = load(name).compute(predictions=predictions, references=references, **extra)
+        values[name] = float(next(iter(result.values())))
+    return values

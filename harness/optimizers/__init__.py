@@ -1,0 +1,1 @@
+"""Optimisers: how fast the trainable weights move. One file each, found by the registry."""

@@ -1,0 +1,276 @@
+"""The plan: a sweep and the facts about its data and models become cells and trials.
+
+Pure: the same sweep and facts give the same plan, and nothing is read or written here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from harness import space
+from harness.backbones.flops import training_flops
+from harness.prepare import ModelFacts, Prepared
+from harness.recipe import Recipe, parse
+from harness.search.base import SearchSpace, Values
+from harness.space import Tree
+from harness.spec import Sweep, search_space
+from harness.tasks.base import Task
+
+FORMAT = 1
+# Confirm seeds are fresh: no tune seed reaches them.
+FIRST_CONFIRM_SEED = 1000
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fully specified run, as plain values: this is what travels to a worker.
+
+    `trial_id` is a hash of exactly what decides the result: the content of the data and of the pretrained
+    weights, the canonical recipe, seed and phase. Names are not part of it.
+    """
+
+    trial_id: str
+    phase: str
+    seed: int
+    cell: str
+    task: str
+    backbone: str
+    strategy: str
+    hyperparameters: dict[str, Any]
+    recipe: Tree
+    flops: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """task × backbone × strategy: the unit that competes.
+
+    Attributes:
+        budget: configurations that are tried.
+        configurations: the distinct ones, default first, if the search knows them beforehand.
+        repeated: configurations that came out equal to an earlier one of the cell.
+    """
+
+    id: str
+    task: str
+    backbone: str
+    strategy: str
+    tree: Tree = field(repr=False)
+    space: SearchSpace = field(repr=False)
+    budget: int
+    configurations: list[Values] | None = field(repr=False)
+    repeated: int = 0
+
+    def values_of(self, hyperparameters: Mapping[str, Any]) -> Values:
+        """The inverse of `Trial.hyperparameters`."""
+        return {path: hyperparameters[".".join(path)] for path in self.space.axes}
+
+
+@dataclass(frozen=True)
+class Plan:
+    sweep: Sweep
+    prepared: Prepared
+    cells: tuple[Cell, ...]
+    merged: dict[str, tuple[str, ...]]
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        return {entry.name: entry.task for entry in self.sweep.tasks}
+
+    @property
+    def tune_seeds(self) -> range:
+        return range(self.sweep.seeds.tune)
+
+    @property
+    def confirm_seeds(self) -> range:
+        return range(FIRST_CONFIRM_SEED, FIRST_CONFIRM_SEED + self.sweep.seeds.confirm)
+
+    def trial(self, cell: Cell, values: Values, seed: int, phase: str) -> Trial:
+        """The trial of a configuration."""
+        return _trial(self.sweep, self.prepared, cell, values, seed, phase)
+
+    def planned(self) -> Iterator[Trial]:
+        """The tune trials that are known beforehand, cell by cell, equal ones repeated."""
+        for cell in self.cells:
+            for values in cell.configurations or []:
+                for seed in self.tune_seeds:
+                    yield self.trial(cell, values, seed, "tune")
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """Hash of plain values that does not depend on the order of keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def _trial(sweep: Sweep, prepared: Prepared, cell: Cell, values: Values, seed: int, phase: str) -> Trial:
+    model = prepared.models[cell.task, cell.backbone]
+    recipe = parse(space.fill(cell.tree, values), cell.strategy).canonical(len(model.rungs))
+    task = next(entry.task for entry in sweep.tasks if entry.name == cell.task)
+    identity = {
+        "format": FORMAT,
+        "data": prepared.tasks[cell.task].fingerprint,
+        "task": task.identity(),
+        "weights": model.fingerprint,
+        "recipe": recipe.as_dict(),
+        "seed": seed,
+        "phase": phase,
+    }
+    return Trial(
+        trial_id=digest(identity),
+        phase=phase,
+        seed=seed,
+        cell=cell.id,
+        task=cell.task,
+        backbone=cell.backbone,
+        strategy=cell.strategy,
+        hyperparameters={".".join(path): value for path, value in values.items()},
+        recipe=recipe.as_dict(),
+        flops=predicted_flops(recipe, model, prepared.tasks[cell.task].sizes, phase),
+    )
+
+
+def predicted_flops(recipe: Recipe, model: ModelFacts, sizes: Mapping[str, int], phase: str) -> float:
+    """FLOPs of a trial that runs to its end: training steps, evaluations each epoch, one test."""
+    total = 0.0
+    for stage in recipe.stages(len(model.rungs)):
+        total += stage.epochs * sizes["train"] * training_flops(model.flops, stage.frozen)
+        total += stage.epochs * sizes["validation"] * sum(model.flops)
+    return total + (sizes["test"] * sum(model.flops) if phase == "confirm" else 0)
+
+
+def make_plan(sweep: Sweep, prepared: Prepared) -> Plan:
+    """Cells and trials of a sweep; configurations that train the same way become one trial."""
+    cells: list[Cell] = []
+    users: dict[str, list[str]] = {}
+    for task in sweep.tasks:
+        for backbone in sweep.backbones:
+            for strategy in sweep.strategies:
+                tree = sweep.tree(task, strategy)
+                axes = search_space(tree, strategy.name)
+                name = digest([task.name, backbone.name, strategy.name], 12)
+                cell = Cell(
+                    name, task.name, backbone.name, strategy.name, tree, axes, sweep.search.budget(axes), None
+                )
+                cell = _distinct(sweep, prepared, cell, users)
+                cells.append(cell)
+    merged = {trial: tuple(cells_) for trial, cells_ in users.items() if len(cells_) > 1}
+    return Plan(sweep, prepared, tuple(cells), merged)
+
+
+def _distinct(sweep: Sweep, prepared: Prepared, cell: Cell, users: dict[str, list[str]]) -> Cell:
+    """The cell with its configurations, each different trial once."""
+    listed = sweep.search.configurations(cell.space, cell.id)
+    if listed is None:
+        return cell
+    kept: list[Values] = []
+    seen: set[str] = set()
+    for values in listed:
+        first = _trial(sweep, prepared, cell, values, 0, "tune").trial_id
+        if first in seen:
+            continue
+        seen.add(first)
+        kept.append(values)
+        for seed in range(sweep.seeds.tune):
+            users.setdefault(_trial(sweep, prepared, cell, values, seed, "tune").trial_id, []).append(cell.id)
+    return Cell(
+        cell.id, cell.task, cell.backbone, cell.strategy, cell.tree, cell.space, len(kept), kept, len(listed) - len(kept)
+    )
+
+
+def notes(plan: Plan) -> list[str]:
+    """What a reader of the plan should know before running it."""
+    said: list[str] = []
+    budgets: dict[str, set[int]] = {}
+    for cell in plan.cells:
+        budgets.setdefault(cell.task, set()).add(cell.budget)
+    if any(len(found) > 1 for found in budgets.values()):
+        said.append(
+            "strategies get different tuning budgets (their grids differ in size): `search.trials: n` makes them equal"
+        )
+    if plan.sweep.seeds.confirm == 0:
+        said.append("there is no confirm phase (seeds.confirm: 0): the report can show validation scores only")
+    elif plan.sweep.seeds.confirm < 3:
+        said.append("fewer than 3 confirm seeds: no interval can be given")
+    if plan.sweep.search.configurations(SearchSpace({}, {}), "") is None:
+        said.append("the search decides as it goes: trials are known cell by cell, not beforehand")
+    return said
+
+
+def as_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as data: what `harness plan --json` prints and `plan.json` holds."""
+    sweep = plan.sweep
+    return {
+        "format": FORMAT,
+        "name": sweep.name,
+        "baseline": sweep.baseline,
+        "seeds": {"tune": sweep.seeds.tune, "confirm": sweep.seeds.confirm},
+        "search": {
+            "algorithm": sweep.search.name,
+            **sweep.search.model_dump(mode="json"),
+            "scheduler": {"name": sweep.scheduler.name, **sweep.scheduler.model_dump()} if sweep.scheduler else None,
+        },
+        "resources": sweep.resources.model_dump(mode="json"),
+        "tasks": [
+            {
+                "name": entry.name,
+                "kind": entry.task.kind,
+                "primary": entry.task.primary_metric,
+                "direction": "max" if entry.task.higher_is_better else "min",
+                "metrics": list(entry.task.metric_names),
+                "delta": entry.task.delta,
+                "splits": plan.prepared.tasks[entry.name].sizes,
+                "classes": plan.prepared.tasks[entry.name].classes,
+                "data": plan.prepared.tasks[entry.name].fingerprint,
+            }
+            for entry in sweep.tasks
+        ],
+        "backbones": [
+            {
+                "name": entry.name,
+                "model_type": model.model_type,
+                "rungs": model.rungs,
+                "parameters": sum(model.sizes[:-1]),
+                "weights": model.fingerprint,
+            }
+            for entry in sweep.backbones
+            for model in [plan.prepared.models[sweep.tasks[0].name, entry.name]]
+        ],
+        "strategies": [{"name": entry.name, "definition": entry.settings} for entry in sweep.strategies],
+        "cells": [
+            {
+                "id": cell.id,
+                "task": cell.task,
+                "backbone": cell.backbone,
+                "strategy": cell.strategy,
+                "budget": cell.budget,
+                "repeated": cell.repeated,
+                "space": {".".join(path): axis.as_dict() for path, axis in cell.space.axes.items()},
+                "default": {".".join(path): value for path, value in cell.space.default.items()},
+                "trials": [
+                    plan.trial(cell, values, seed, "tune").trial_id
+                    for values in cell.configurations or []
+                    for seed in plan.tune_seeds
+                ],
+            }
+            for cell in plan.cells
+        ],
+        "merged": [{"trial_id": trial, "cells": list(cells)} for trial, cells in plan.merged.items()],
+        "trials": count(plan),
+        "notes": notes(plan),
+    }
+
+
+def count(plan: Plan) -> dict[str, int]:
+    """Trials of each phase; shared ones once, where they are known."""
+    asked = sum(cell.budget * plan.sweep.seeds.tune for cell in plan.cells)
+    shared = sum(len(cells) - 1 for cells in plan.merged.values())
+    return {"tune": asked - shared, "confirm": len(plan.cells) * plan.sweep.seeds.confirm}

@@ -1,0 +1,192 @@
+"""A recipe: one fully specified strategy, i.e. everything that decides a trial but data, weights and seed.
+
+A strategy in a sweep file is a tree of settings with spaces in it; filling the spaces and parsing the tree
+gives a recipe. Its canonical form is the simplest recipe that trains the same way, so that equal recipes
+have equal hashes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from harness.errors import InputError, Mistake, Mistakes, bad, nearest
+from harness.optimizers.base import Optimizer
+from harness.registry import Plugin, build, find, plugins
+from harness.regularizers.base import Regularizer
+from harness.space import Tree
+from harness.strategies.base import Part, Stage
+
+DEFAULT_OPTIMIZER = "adamw"
+SECTIONS = ("optimizer", "regularizer", "training")
+# No model has as many blocks: what cannot be right on this ladder is wrong at sight.
+LONGEST_LADDER = 10**6
+
+
+class Training(Plugin):
+    """Settings of the loop.
+
+    Attributes:
+        epochs: passes over train. Default and warm-up follow Devlin et al. 2019 and Mosbach et al. 2021.
+        batch_size: examples per optimiser step.
+        accumulation: equal pieces in which a batch passes through the model, to save memory.
+        evaluation_batch_size: examples per forward pass of an evaluation.
+        max_length: longest input in the units of the task (tokens for text); longer ones are cut.
+        warmup: share of all steps in which the rates rise from 0.
+        schedule: how the rates go on from there.
+        clip: largest norm of the whole gradient; null leaves it as it is.
+        precision: fp32, or bf16/fp16 through autocast (weights stay in fp32).
+        bucketing: batches of examples of similar length; changes the order of the data.
+        evaluate_every: optimiser steps between evaluations; null evaluates at the end of each epoch.
+        patience: evaluations without improvement after which a trial ends; null trains to the end.
+        keep: the weights that are scored at the end, `best` by the primary validation metric or `last`.
+    """
+
+    name: ClassVar[str] = "training"
+
+    epochs: int = Field(default=3, ge=1, le=100_000)
+    batch_size: int = Field(default=16, ge=1, le=1_000_000)
+    accumulation: int = Field(default=1, ge=1)
+    evaluation_batch_size: int = Field(default=64, ge=1)
+    max_length: int | None = Field(default=128, ge=1)
+    warmup: float = Field(default=0.1, ge=0, le=1)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    clip: float | None = Field(default=1.0, gt=0)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    bucketing: bool = False
+    evaluate_every: int | None = Field(default=None, ge=1)
+    patience: int | None = Field(default=None, ge=1)
+    keep: Literal["best", "last"] = "best"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    optimizer: Optimizer
+    regularizer: Regularizer | None
+    training: Training
+    parts: tuple[Part, ...]
+
+    def stages(self, rungs: int) -> tuple[Stage, ...]:
+        """What trains when, on a ladder of `rungs` rungs."""
+        stages: tuple[Stage, ...] = (Stage(self.training.epochs),)
+        for part in self.parts:
+            stages = part.stages(stages, rungs)
+        return stages
+
+    def check(self, rungs: int, place: str) -> None:
+        """Raises: InputError for parts that the ladder cannot carry."""
+        mistakes = Mistakes()
+        for part in self.parts:
+            reason = part.reason_against(rungs)
+            if reason:
+                mistakes.add(f"{place}.{part.name}", reason)
+        mistakes.raise_any()
+
+    def canonical(self, rungs: int) -> Recipe:
+        """The simplest recipe that trains the same way."""
+        parts = tuple(part for original in self.parts if (part := original.canonical(rungs)) is not None)
+        recipe = replace(self, parts=parts)
+        head_only = all(stage.frozen == rungs for stage in recipe.stages(rungs))
+        if self.regularizer is None:
+            return recipe
+        return replace(recipe, regularizer=self.regularizer.canonical(head_only))
+
+    def as_dict(self) -> Tree:
+        """The recipe as a sweep file would write it; `parse` reads it back."""
+        tree: Tree = {
+            "optimizer": {"name": self.optimizer.name, **self.optimizer.model_dump(mode="json")},
+            "training": self.training.model_dump(mode="json"),
+            **{part.name: part.value() for part in self.parts},
+        }
+        if self.regularizer is not None:
+            tree["regularizer"] = {"name": self.regularizer.name, **self.regularizer.model_dump(mode="json")}
+        return tree
+
+
+def named(section: Any, default: str | None = None) -> Any:
+    """The long form of a plug-in section: `sgd` means `{name: sgd}`, `none` and null mean null."""
+    if section is None or section == "none":
+        return None
+    if isinstance(section, str):
+        return {"name": section}
+    if isinstance(section, dict) and default is not None and "name" not in section:
+        return {"name": default, **section}
+    return section
+
+
+def parse(tree: Tree, place: str) -> Recipe:
+    """The recipe of a tree without spaces.
+
+    Raises: InputError with every mistake.
+    """
+    mistakes = Mistakes()
+    parts_known = plugins("strategies", Part)
+    parts: list[Part] = []
+    for key, value in sorted(tree.items()):
+        if key in SECTIONS:
+            continue
+        if key not in parts_known:
+            valid = (*SECTIONS, *parts_known, "use")
+            mistakes.add(f"{place}.{key}", f"there is no strategy setting '{key}'", nearest(key, valid))
+            continue
+        with mistakes.collecting():
+            parts.append(_part(parts_known[key], value, f"{place}.{key}"))
+    optimizer = regularizer = training = None
+    with mistakes.collecting():
+        section = named(tree.get("optimizer"), DEFAULT_OPTIMIZER) or {"name": DEFAULT_OPTIMIZER}
+        optimizer = _plugin("optimizers", Optimizer, section, f"{place}.optimizer")
+    with mistakes.collecting():
+        section = named(tree.get("regularizer"))
+        if section is not None:
+            regularizer = _plugin("regularizers", Regularizer, section, f"{place}.regularizer")
+    with mistakes.collecting():
+        training = build(Training, tree.get("training") or {}, f"{place}.training")
+    mistakes.raise_any()
+    assert optimizer is not None and training is not None
+    return Recipe(optimizer, regularizer, training, tuple(parts))
+
+
+def _plugin(kind: str, base: Any, section: Any, place: str) -> Any:
+    if not isinstance(section, dict):
+        return build(base, section, place)  # raises: not settings at all
+    settings = {key: value for key, value in section.items() if key != "name"}
+    return build(find(kind, base, section.get("name"), f"{place}.name"), settings, place)
+
+
+def _part(part: type[Part], value: Any, place: str) -> Part:
+    try:
+        instance = build(part, part.settings(value), place)
+    except InputError as error:
+        if isinstance(value, dict):
+            raise
+        # the short form has no inner places that the file's reader could look up
+        raise InputError(Mistake(place, m.reason, m.hint) for m in error.mistakes) from error
+    reason = instance.reason_against(LONGEST_LADDER)
+    if reason:
+        raise bad(place, reason)
+    return instance
+
+
+def default_of(tree: Tree, path: tuple[str, ...]) -> Any:
+    """The published default of the setting at `path` of a strategy; None if it has none."""
+    section, *rest = path
+    model: Any
+    if section == "training":
+        model = Training
+    elif section == "optimizer":
+        model = _named_model("optimizers", Optimizer, named(tree.get(section), DEFAULT_OPTIMIZER))
+    elif section == "regularizer":
+        model = _named_model("regularizers", Regularizer, named(tree.get(section)))
+    else:
+        model = plugins("strategies", Part)[section]  # type: ignore[type-abstract]
+        if not rest:
+            return model().value()
+    field = model.model_fields.get(rest[0]) if model is not None and rest else None
+    return None if field is None or field.is_required() else field.get_default(call_default_factory=True)
+
+
+def _named_model(kind: str, base: Any, section: Any) -> Any:
+    name = section.get("name") if isinstance(section, dict) else None
+    return plugins(kind, base).get(name) if isinstance(name, str) else None

@@ -1,0 +1,1 @@
+"""What a sweep writes: paths, trial records, locks, TensorBoard, provenance."""

@@ -1,0 +1,112 @@
+"""Every path below `results/<sweep>/`, and the one way in which its files are written."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ResultPaths:
+    """The files of one sweep's results folder."""
+
+    root: Path
+
+    @property
+    def sweep(self) -> Path:
+        return self.root / "sweep.yaml"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def cells(self) -> Path:
+        return self.root / "cells"
+
+    def cell(self, cell_id: str) -> Path:
+        return self.cells / f"{cell_id}.json"
+
+    @property
+    def trials(self) -> Path:
+        return self.root / "trials"
+
+    def trial(self, trial_id: str) -> Path:
+        return self.trials / f"{trial_id}.json"
+
+    def predictions(self, trial_id: str) -> Path:
+        return self.root / "predictions" / f"{trial_id}.parquet"
+
+    def checkpoint(self, trial_id: str) -> Path:
+        return self.root / "checkpoints" / f"{trial_id}.pt"
+
+    @property
+    def frame(self) -> Path:
+        return self.root / "trials.parquet"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tb"
+
+    @property
+    def report_html(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def report_md(self) -> Path:
+        return self.root / "report.md"
+
+    @property
+    def verdicts(self) -> Path:
+        return self.root / "verdicts.json"
+
+    @property
+    def figures(self) -> Path:
+        return self.root / "figures"
+
+    @property
+    def tables(self) -> Path:
+        return self.root / "tables"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    @property
+    def tune(self) -> Path:
+        """Ray Tune's own state: disposable, the records are what counts."""
+        return self.root / ".tune"
+
+
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file beside its place and rename it, so that a reader never meets half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    replace_file(path, lambda temporary: void(temporary.write_text(text, encoding="utf-8")))
+
+
+def void(_: Any) -> None:
+    """Drops a value where a callback is to return none."""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Raises: ValueError for a number that JSON has no word for (NaN, infinity)."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")

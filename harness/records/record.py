@@ -1,0 +1,94 @@
+"""Trial records: one self-explaining JSON file per trial that has ended."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from harness.records.paths import ResultPaths, replace_file, write_json
+
+Status = Literal["finished", "stopped", "diverged", "infeasible", "failed"]
+STATUSES: tuple[Status, ...] = ("finished", "stopped", "diverged", "infeasible", "failed")
+
+# A trial that ended so is done: running the sweep again does not run it again. `failed` is a fault of the
+# machinery, not of the trial, and is tried again.
+FINAL: tuple[Status, ...] = ("finished", "stopped", "diverged", "infeasible")
+
+
+class Cost(TypedDict):
+    """What a trial took: seconds, seconds × devices reserved, FLOPs, optimiser steps, trainable
+    parameters, megabytes at the peak (accelerator memory, or the process's resident memory on a CPU)."""
+
+    wall_s: float
+    device_s: float
+    flops: float
+    steps: int
+    trainable_params: int
+    peak_memory_mb: float
+
+
+class Record(TypedDict):
+    """A trial that has ended. `metrics.test` is null in the tune phase: test is sealed there."""
+
+    format: int
+    trial_id: str
+    phase: str
+    task: str
+    kind: str
+    backbone: str
+    strategy: str
+    hyperparameters: dict[str, Any]
+    recipe: dict[str, Any]
+    seed: int
+    status: Status
+    reason: str
+    metrics: dict[str, dict[str, float] | None]
+    curve: list[dict[str, Any]]
+    cost: Cost
+    drift: dict[str, float | None]
+    attempts: int
+    notes: list[str]
+    provenance: dict[str, Any]
+
+
+def finite(value: Any) -> Any:
+    """The same value with NaN and infinities as null: JSON knows no others."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(child) for child in value]
+    return value
+
+
+def write_record(paths: ResultPaths, record: Record) -> None:
+    write_json(paths.trial(record["trial_id"]), finite(record))
+
+
+def read_record(path: Path) -> Record | None:
+    """The record of a file; None if there is none or it does not hold one."""
+    try:
+        record: Record = json.loads(path.read_text(encoding="utf-8"))
+        known = record["trial_id"] == path.stem and record["status"] in STATUSES
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return record if known else None
+
+
+def read_records(paths: ResultPaths) -> Iterator[Record]:
+    """Every readable record, in the order of trial ids."""
+    for path in sorted(paths.trials.glob("*.json")):
+        record = read_record(path)
+        if record is not None:
+            yield record
+
+
+def write_predictions(paths: ResultPaths, trial_id: str, rows: list[dict[str, Any]]) -> None:
+    """Predictions per test example: columns `example`, `reference`, `prediction` and the kind's extras."""
+    import pandas as pd
+
+    replace_file(paths.predictions(trial_id), lambda path: pd.DataFrame(rows).to_parquet(path, index=False))

@@ -1,0 +1,86 @@
+"""TensorBoard: curves of every trial, and HParams groups that work.
+
+One folder per task and backbone with the experiment's columns; one run per trial below it. Runs of one
+configuration share a group, so the seed stays out of the group's name. The HParams table shows a metric
+only if its tag is a scalar of the run, and shows the last value.
+
+tensorboard's own writer is used, not torch's: torch's `add_hparams` makes a sub-run with a time stamp, and
+reports must not need torch.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.plugins.hparams import summary_v2
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from harness.records.paths import ResultPaths
+
+# The `metric` tags of the HParams table; written as scalars by every trial that has them.
+FINAL_VALIDATION = "final/validation"
+FINAL_TEST = "final/test"
+
+
+def slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._=,-]+", "_", name)
+
+
+def task_folder(paths: ResultPaths, task: str, backbone: str) -> Path:
+    return paths.tensorboard / f"{slug(task)}.{slug(backbone)}"
+
+
+def run_folder(paths: ResultPaths, trial: Mapping[str, Any]) -> Path:
+    name = f"{slug(trial['strategy'])}.{trial['phase']}.{trial['trial_id']}"
+    return task_folder(paths, trial["task"], trial["backbone"]) / name
+
+
+class RunWriter:
+    """Writes the curves of one trial. A trial that is resumed writes its run again from the start."""
+
+    def __init__(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self._writer = EventFileWriter(str(folder))
+
+    def _add(self, summary: Any, step: int) -> None:
+        self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        entries = [summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._add(summary_pb2.Summary(value=entries), step)
+
+    def point(self, point: Mapping[str, Any]) -> None:
+        """One entry of a record's curve."""
+        values = {f"validation/{name}": value for name, value in point["validation"].items()}
+        for name in ("train_loss", "validation_loss", "learning_rate"):
+            if point.get(name) is not None:
+                values[name] = point[name]
+        self.scalars(values, point["step"])
+
+    def hyperparameters(self, values: Mapping[str, Any], group: str) -> None:
+        plain = {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in values.items()}
+        self._add(summary_v2.hparams_pb(plain, trial_id=group), 0)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def write_experiment(folder: Path, hyperparameters: Iterable[str], strategies: list[str]) -> None:
+    """The columns of the HParams table of one task and backbone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()
+    columns = [summary_v2.HParam("strategy", summary_v2.Discrete(strategies)), summary_v2.HParam("phase")]
+    columns += [summary_v2.HParam(name) for name in hyperparameters]
+    metrics = [summary_v2.Metric(FINAL_VALIDATION, display_name="validation"), summary_v2.Metric(FINAL_TEST, display_name="test")]
+    writer = EventFileWriter(str(folder))
+    summary = summary_v2.hparams_config_pb(hparams=columns, metrics=metrics)
+    writer.add_event(event_pb2.Event(wall_time=time.time(), step=0, summary=summary))
+    writer.close()

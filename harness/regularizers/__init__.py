@@ -1,0 +1,1 @@
+"""Regularisers λ·R(θ): one file each, found by the registry."""

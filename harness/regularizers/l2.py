@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pydantic import Field
+
+from harness.regularizers.base import Penalty, Quadratic, Regularizer, Weight
+
+
+class L2(Regularizer):
+    """Plain L2 towards zero: `λ·R(θ) = (λ/2)·‖w‖²` over all trainable weights, head included.
+
+    The gradient is λ·w, so λ compares directly with an optimiser's coupled weight decay; unlike weight
+    decay it covers biases and normalisation weights too. The default is the fine-tuning value of the
+    L2-SP study's baseline.
+    """
+
+    name: ClassVar[str] = "l2"
+    source: ClassVar[str] = "Krogh & Hertz 1991; default: Li et al. 2018, arXiv 1802.01483"
+
+    strength: float = Field(default=1e-2, ge=0, le=1e9)
+
+    def bind(self, weights: Sequence[Weight]) -> Penalty:
+        return Quadratic([(weight.value, None, self.strength) for weight in weights])

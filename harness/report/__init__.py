@@ -1,0 +1,1 @@
+"""Verdicts -> sections -> report.md, report.html, figures and tables."""

@@ -1,0 +1,78 @@
+"""What ran, what did not, and what went wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.analysis.cells import summarize
+from harness.analysis.study import STATUSES, Study
+from harness.report.blocks import Block, Paragraph, Table
+from harness.report.section import Section
+
+_ROWS, _REASONS, _FILES = 300, 30, 20
+
+
+class Coverage(Section):
+    name = "coverage"
+    title = "Failures and coverage"
+    order = 60
+
+    def build(self, study: Study, verdicts: Mapping[str, Any]) -> Sequence[Block]:
+        blocks: list[Block] = [_cells(study)]
+        failures = _failures(study)
+        if failures.rows:
+            blocks.append(failures)
+        else:
+            blocks.append(Paragraph("No recorded trial diverged, ran out of memory or failed."))
+        if study.unreadable:
+            more = len(study.unreadable) - _FILES
+            rows = tuple((name,) for name in study.unreadable[:_FILES])
+            caption = "Files that could not be read" + (f"; {more} more are not listed." if more > 0 else ".")
+            blocks.append(Table("unreadable", ("file and reason",), rows, caption))
+        merged = study.plan.get("merged") or []
+        if merged:
+            text = f"{len(merged)} trial(s) serve more than one cell: they were run once, and count in each."
+            blocks.append(Paragraph(text))
+        if study.unused:
+            text = f"{study.unused} record(s) here belong to no cell of the present plan and are not used."
+            blocks.append(Paragraph(text))
+        return blocks
+
+
+def _cells(study: Study) -> Table:
+    statuses = (*STATUSES, "missing", "unreadable")
+    rows = []
+    for arena in study.arenas():
+        for name, summary in summarize(study, arena).items():
+            counts = (str(summary.statuses.get(status, 0)) for status in statuses)
+            planned = f"{summary.cell.budget} + {study.confirm_seeds}"
+            rows.append((arena.key, name, summary.cell.state, planned, *counts))
+    caption = (
+        "Trials per cell by fate; planned: tune + confirm. “missing”: asked for, without a record yet. "
+        "Only finished trials have a score that counts; no other number stands in for the rest, and "
+        "strategies are compared on the seeds that both finished."
+    )
+    if len(rows) > _ROWS:
+        caption += f" {len(rows) - _ROWS} more cells are left out here; all are in trials.parquet."
+    return Table(
+        "coverage", ("task", "strategy", "state", "planned", *statuses), tuple(rows[:_ROWS]), caption
+    )
+
+
+def _failures(study: Study) -> Table:
+    frame = study.frame[study.frame["status"].isin(["diverged", "infeasible", "failed"])]
+    columns = [frame[name].tolist() for name in ("cell", "status", "reason", "trial_id")]
+    found: Counter[tuple[str, str, str]] = Counter()
+    example: dict[tuple[str, str, str], str] = {}
+    for cell, status, reason, trial_id in zip(*columns, strict=True):
+        what = (cell, status, reason[:300])
+        found[what] += 1
+        example.setdefault(what, trial_id)
+    listed = found.most_common(_REASONS)
+    rows = tuple((*what, str(count), example[what]) for what, count in listed)
+    caption = "Trials that gave no score, by reason."
+    if len(found) > len(listed):
+        caption += f" {len(found) - len(listed)} more reasons are not listed."
+    return Table("failures", ("cell", "status", "reason", "trials", "for example"), rows, caption)

@@ -1,0 +1,113 @@
+"""How much better or worse than the baseline, and how surely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.analysis import wording
+from harness.analysis.study import Study
+from harness.report import figures
+from harness.report.blocks import Block, Figure, Paragraph, Table
+from harness.report.figures import ForestRow
+from harness.report.section import Section
+
+_HEADER = ("strategy", "difference", "95 % interval", "Holm p", "P(better)", "n", "verdict")
+
+
+class Forest(Section):
+    name = "differences"
+    title = "Differences"
+    order = 30
+
+    def build(self, study: Study, verdicts: Mapping[str, Any]) -> Sequence[Block]:
+        claims = sum(len(task["comparisons"]) for task in verdicts["tasks"].values())
+        sizes = {task["name"]: task["splits"] for task in study.plan["tasks"]}
+        blocks: list[Block] = []
+        for key, task in verdicts["tasks"].items():
+            examples = sizes[task["task"]].get(task["split"], "?")
+            blocks += _blocks(key, task, f"n {task['split']} = {examples} examples", claims)
+        return blocks
+
+
+def _blocks(key: str, task: Mapping[str, Any], examples: str, claims: int) -> list[Block]:
+    reference = task["baseline"]
+    role = "the baseline"
+    if reference is None or not task["scores"][reference]["n"]:
+        reference, role = task["leader"], "the leader, there being no baseline with a score"
+    others = [name for name in task["scores"] if name != reference]
+    if reference is None or not others:
+        return [Paragraph(f"{key}: nothing to compare.")]
+    compared = {name: wording.pair(task, name, reference) for name in others}
+    rows = [_row(name, comparison, task, reference) for name, comparison in compared.items()]
+    rows = rows[: figures.shown(len(rows))]
+    counts = sorted({len(row.seeds) for row in rows})
+    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    better = "less" if task["direction"] == "min" else "more"
+    caption = (
+        f"{key}: difference in {task['split']} {task['primary']} to {reference} ({role}); {better} is "
+        f"better. Bars: 95 % Student-t interval over paired seeds, n = {n} (none below 3); dots: single "
+        f"seeds; band: ±δ = ±{task['delta']:g}; {examples}. Generalises over seeds only. Verdicts after "
+        f"Holm's adjustment over {claims} claims."
+    )
+    if len(others) > len(rows):
+        caption += f" {len(others) - len(rows)} more strategies are in verdicts.json."
+    axis = f"difference in {task['primary']} to {reference} ({better} is better)"
+    alt = "; ".join(
+        f"{row.label}: {wording.fixed(row.difference, signed=True)}, {row.verdict}" for row in rows
+    )
+    name = f"forest {key}"
+    drawing = figures.forest(name, key, rows, axis, task["delta"])
+    figure = Figure(name, drawing, f"Differences to {reference} on {key}. {alt}", caption, _data(rows))
+    table_rows = tuple(_cells(row, compared[row.label]) for row in rows)
+    table = Table(f"differences {key}", _HEADER, table_rows, f"{key}: the same differences to {reference}.")
+    return [figure, table]
+
+
+def _row(name: str, comparison: dict[str, Any] | None, task: Mapping[str, Any], reference: str) -> ForestRow:
+    ours, theirs = task["scores"][name]["per_seed"], task["scores"][reference]["per_seed"]
+    interval = comparison["ci"] if comparison else None
+    return ForestRow(
+        label=name,
+        difference=comparison["difference"] if comparison else None,
+        interval=None if interval is None else (interval[0], interval[1]),
+        seeds=tuple(ours[seed] - theirs[seed] for seed in ours if seed in theirs),
+        verdict=wording.verdict_word(comparison),
+    )
+
+
+def _cells(row: ForestRow, comparison: Mapping[str, Any] | None) -> tuple[str, ...]:
+    difference = wording.fixed(row.difference, signed=True)
+    interval = "—"
+    if row.interval is not None:
+        low, high = (wording.fixed(bound, like=1.0, signed=True) for bound in row.interval)
+        interval = f"{low} to {high}"
+    p = comparison["p_adjusted"] if comparison else None
+    chance = comparison["p_better"] if comparison else None
+    return (
+        row.label,
+        difference,
+        interval,
+        "—" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+        "—" if chance is None else f"{chance:.2f}",
+        str(len(row.seeds)),
+        row.verdict,
+    )
+
+
+def _data(rows: Sequence[ForestRow]) -> tuple[tuple[str, ...], ...]:
+    header = ("strategy", "difference", "ci_low", "ci_high", "n", "seed_differences", "verdict")
+    return (
+        header,
+        *(
+            (
+                row.label,
+                "" if row.difference is None else repr(row.difference),
+                *(("", "") if row.interval is None else map(repr, row.interval)),
+                str(len(row.seeds)),
+                " ".join(map(repr, row.seeds)),
+                row.verdict,
+            )
+            for row in rows
+        ),
+    )

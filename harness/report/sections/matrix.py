@@ -1,0 +1,59 @@
+"""Every strategy on every task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.analysis import wording
+from harness.analysis.study import Study
+from harness.report.blocks import Block, Table
+from harness.report.section import Section
+
+
+class Matrix(Section):
+    name = "matrix"
+    title = "Strategies × tasks"
+    order = 20
+
+    def build(self, study: Study, verdicts: Mapping[str, Any]) -> Sequence[Block]:
+        tasks: Mapping[str, Any] = verdicts["tasks"]
+        strategies = [str(strategy["name"]) for strategy in study.plan["strategies"]]
+        columns = [f"{key}: {task['primary']} {_arrow(task)}" for key, task in tasks.items()]
+        rows = [(name, *(_cell(task, name) for task in tasks.values())) for name in strategies]
+        strong = {
+            (i, j)
+            for i, name in enumerate(strategies)
+            for j, task in enumerate(tasks.values(), start=1)
+            if name in (task["leader"], task["recommended"])
+        }
+        caption = (
+            f"Mean {study.split} score ± half of its 95 % Student-t interval over n seeds (none below 3 "
+            f"seeds). {_sizes(study)} ↑: more is better, ↓: less is better. “—”: no score."
+        )
+        return [Table("matrix", ("strategy", *columns), tuple(rows), caption, frozenset(strong), latex=True)]
+
+
+def _arrow(task: Mapping[str, Any]) -> str:
+    return "↓" if task["direction"] == "min" else "↑"
+
+
+def _cell(task: Mapping[str, Any], name: str) -> str:
+    entry = task["scores"].get(name)
+    if entry is None:
+        return "not planned"
+    marks = []
+    if name == task["leader"]:
+        marks.append("leader")
+    elif name in task["tie_set"]:
+        marks.append("tie")
+    if name == task["recommended"]:
+        marks.append("recommended")
+    if entry["failures"]:
+        marks.append(wording.counts(entry["failures"]))
+    return " · ".join([wording.score(entry), *marks])
+
+
+def _sizes(study: Study) -> str:
+    listed = [f"{task['name']} {task['splits'].get(study.split, '?')}" for task in study.plan["tasks"]]
+    return f"Examples in {study.split}: {', '.join(listed)}."

@@ -1,0 +1,55 @@
+"""The answer: one plain sentence per task, and what is missing from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.analysis import wording
+from harness.analysis.study import Study
+from harness.report.blocks import Block, Paragraph
+from harness.report.section import Section
+
+
+class Summary(Section):
+    name = "answer"
+    title = "The answer"
+    order = 10
+
+    def build(self, study: Study, verdicts: Mapping[str, Any]) -> Sequence[Block]:
+        blocks: list[Block] = []
+        if not verdicts["complete"]:
+            blocks.append(Paragraph(_missing(study, verdicts), "banner"))
+        if study.unreadable:
+            text = f"{len(study.unreadable)} file(s) could not be read and count as missing: "
+            blocks.append(Paragraph(f"{text}{wording.names(study.unreadable, 5)}.", "warning"))
+        if not study.confirm_seeds:
+            text = (
+                "This sweep has no confirm phase: scores are validation scores of the settings that "
+                "validation itself selected, so they are too good to be expected of new data."
+            )
+            blocks.append(Paragraph(text, "warning"))
+        blocks += [Paragraph(task["sentence"], "lead") for task in verdicts["tasks"].values()]
+        return [*blocks, Paragraph(_reading(study))]
+
+
+def _missing(study: Study, verdicts: Mapping[str, Any]) -> str:
+    coverage = [task["coverage"] for task in verdicts["tasks"].values()]
+    missing, planned = sum(c["missing"] for c in coverage), sum(c["planned"] for c in coverage)
+    text = f"{missing} of {planned} runs are missing; everything below is provisional."
+    if study.unfinished:
+        listed = wording.names(study.unfinished, 8)
+        text += f" {len(study.unfinished)} of {len(study.cells)} cells are not done: {listed}."
+    return text
+
+
+def _reading(study: Study) -> str:
+    runs = "confirm runs on the test split" if study.confirm_seeds else "tune runs on the validation split"
+    return (
+        f"Scores are means over the finished {runs}, one per seed; ± is half of a 95 % Student-t interval "
+        "over seeds. Strategies are compared in pairs on the seeds that both finished, with Holm's "
+        "adjustment over all pairs of all tasks. These numbers generalise over seeds only, not over test "
+        "examples or other data. Fewer than 3 shared seeds allow no interval and no claim; 3 to 5 are "
+        "exploratory. “Leader” has the best mean; the tie set holds every strategy that the leader does not "
+        "beat; “recommended” is the cheapest of the tie set."
+    )

@@ -1,0 +1,1 @@
+"""Search algorithms: which configurations of a cell are tried. One file each."""

@@ -1,0 +1,1 @@
+"""The orthogonal parts that a strategy is composed of, beyond optimiser and regulariser."""

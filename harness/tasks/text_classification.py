@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from harness.errors import Mistakes, bad, nearest
+from harness.tasks.base import Collate, Facts, Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class TextClassification(Task):
+    """One text, or a pair of texts, to one class; with `regression: true`, to one number.
+
+    Attributes:
+        inputs: the column of the text, or the two columns of a pair.
+        labels: class names in order of their ids; by default those of the data.
+    """
+
+    name: ClassVar[str] = "text-classification"
+    kind: ClassVar[str] = "text-classification"
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    processor_class: ClassVar[str] = "AutoTokenizer"
+
+    inputs: tuple[str, ...] = Field(default=("text",), min_length=1, max_length=2)
+    labels: tuple[str, ...] | None = None
+    regression: bool = False
+
+    @property
+    def default_metrics(self) -> tuple[str, ...]:
+        return ("spearman", "pearson") if self.regression else ("accuracy",)
+
+    def columns(self) -> list[str]:
+        return [*self.inputs, self.target]
+
+    def strata(self, split: Dataset) -> np.ndarray[Any, Any] | None:
+        return None if self.regression else np.asarray(split[self.target][:])
+
+    def describe(self, splits: Mapping[str, Dataset], place: str) -> list[str]:
+        mistakes = Mistakes()
+        for column in self.inputs:
+            for name, split in splits.items():
+                row = next((i for i, text in enumerate(split[column]) if not isinstance(text, str)), None)
+                if row is not None:
+                    mistakes.add(place, f"row {row} of the {name} split has no text in '{column}'")
+        seen = {name: set(split[self.target]) for name, split in splits.items()}
+        for name, values in seen.items():
+            if None in values:
+                mistakes.add(place, f"the {name} split has rows without a '{self.target}'")
+        mistakes.raise_any()
+        if self.regression:
+            if not all(isinstance(value, (int, float)) for values in seen.values() for value in values):
+                raise bad(place, f"'{self.target}' is not a number, as regression needs")
+            return []
+        names = self._class_names(splits, seen, place)
+        known = {self._class_id(value, names) for value in seen["train"]}
+        for name, values in seen.items():
+            for value in sorted(values, key=str):
+                if self._class_id(value, names) is None:
+                    mistakes.add(place, f"the {name} split has the label {value!r}", nearest(value, names))
+        for index, label in enumerate(names):
+            if index not in known:
+                mistakes.add(place, f"the label '{label}' is missing from train")
+        if len(names) < 2:
+            mistakes.add(place, f"'{self.target}' has a single class ({', '.join(names)})")
+        mistakes.raise_any()
+        return names
+
+    def _class_names(self, splits: Mapping[str, Dataset], seen: Mapping[str, set[Any]], place: str) -> list[str]:
+        if self.labels is not None:
+            return list(self.labels)
+        feature = splits["train"].features[self.target]
+        if hasattr(feature, "names"):
+            return list(feature.names)
+        values = set().union(*seen.values())
+        if any(isinstance(value, float) and not value.is_integer() for value in values):
+            raise bad(place, f"'{self.target}' holds fractions", "set regression: true for a numeric target")
+        return [str(value) for value in sorted(values, key=lambda v: (isinstance(v, str), v))]
+
+    def _class_id(self, value: Any, names: list[str]) -> int | None:
+        """The id of a label as the data writes it: its name, or (where names were given) its number."""
+        if str(value) in names:
+            return names.index(str(value))
+        if isinstance(value, (int, float)) and float(value).is_integer() and 0 <= int(value) < len(names):
+            return int(value)
+        return None
+
+    def head(self, facts: Facts) -> dict[str, Any]:
+        if self.regression:
+            return {"num_labels": 1, "problem_type": "regression"}
+        ids = dict(enumerate(facts.classes))
+        return {
+            "num_labels": len(ids),
+            "id2label": ids,
+            "label2id": {name: index for index, name in ids.items()},
+            "problem_type": "single_label_classification",
+        }
+
+    def encode(self, split: Dataset, processor: Any, facts: Facts, max_length: int | None) -> Dataset:
+        ids = {value: self._class_id(value, facts.classes) for value in set(split[self.target])}
+
+        def rows(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+            encoded = dict(processor(*(batch[c] for c in self.inputs), truncation=True, max_length=max_length))
+            labels = [float(v) if self.regression else ids[v] for v in batch[self.target]]
+            return {**encoded, "labels": labels, "length": [len(ids) for ids in encoded["input_ids"]]}
+
+        return split.map(rows, batched=True, remove_columns=split.column_names, desc=None)
+
+    def collate(self, processor: Any) -> Collate:
+        from transformers import DataCollatorWithPadding
+
+        pad = DataCollatorWithPadding(processor, return_tensors="pt")
+        return lambda examples: dict(pad(examples))
+
+    def predict(self, outputs: Any) -> list[dict[str, Any]]:
+        logits = outputs.logits.float().cpu().numpy()
+        if self.regression:
+            return [{"prediction": float(value)} for value in logits[:, 0]]
+        return [{"prediction": int(row.argmax()), "scores": row.tolist()} for row in logits]
