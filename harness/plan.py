@@ -251,7 +251,8 @@ def as_dict(plan: Plan) -> dict[str, Any]:
                 "task": cell.task,
                 "backbone": cell.backbone,
                 "strategy": cell.strategy,
-                "budget": cell.budget,
+                "budget": cell.budget * sweep.seeds.tune,
+                "configurations": cell.budget,
                 "repeated": cell.repeated,
                 "space": {".".join(path): axis.as_dict() for path, axis in cell.space.axes.items()},
                 "default": {".".join(path): value for path, value in cell.space.default.items()},
@@ -265,8 +266,38 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         ],
         "merged": [{"trial_id": trial, "cells": list(cells)} for trial, cells in plan.merged.items()],
         "trials": count(plan),
+        "predicted": predicted(plan),
         "notes": notes(plan),
     }
+
+
+def predicted(plan: Plan) -> dict[str, float]:
+    """What the plan will take if every trial runs to its end.
+
+    Returns: `flops` of all trials (confirm trials are taken to cost what the default configuration does,
+        trials of an open search too), `disk_bytes` of the records, curves, predictions, and of the checkpoints
+        of one trial at a time per cell at most.
+    """
+    flops = 0.0
+    parameters = 0
+    trials = count(plan)
+    counted: set[str] = set()
+    for cell in plan.cells:
+        for values in cell.configurations or [cell.space.default] * cell.budget:
+            for seed in plan.tune_seeds:
+                trial = plan.trial(cell, values, seed, "tune")
+                if cell.configurations is None or trial.trial_id not in counted:
+                    counted.add(trial.trial_id)
+                    flops += trial.flops
+        if plan.confirm_seeds:
+            confirm = plan.trial(cell, cell.space.default, FIRST_CONFIRM_SEED, "confirm")
+            flops += len(plan.confirm_seeds) * confirm.flops
+        parameters = max(parameters, sum(plan.prepared.models[cell.task, cell.backbone].sizes))
+    tested = max(facts.sizes["test"] for facts in plan.prepared.tasks.values())
+    per_trial = 12_000  # measured: a record and its curves in TensorBoard, three evaluations
+    predictions = trials["confirm"] * tested * 60  # measured: five classes, compressed
+    checkpoint = parameters * 4 * 4  # weights, best weights, two moments
+    return {"flops": flops, "disk_bytes": sum(trials.values()) * per_trial + predictions + checkpoint}
 
 
 def count(plan: Plan) -> dict[str, int]:

@@ -85,13 +85,17 @@ def _modules(kind: str) -> list[ModuleType]:
     return modules
 
 
-@lru_cache(maxsize=None)
 def plugins(kind: str, base: type[T]) -> dict[str, type[T]]:
     """Every concrete subclass of `base` found in the package `harness.<kind>`, by its `name`.
 
     Raises: PluginError if a file cannot be imported or two plug-ins share a name.
     """
-    found: dict[str, type[T]] = {}
+    return _plugins(kind, base)
+
+
+@lru_cache(maxsize=None)
+def _plugins(kind: str, base: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for module in _modules(kind):
         for value in vars(module).values():
             if not (isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__):

@@ -301,6 +301,14 @@ def _backbone(node: Any, place: str, bases: list[FilePath]) -> list[BackboneEntr
     return [BackboneEntry(label, build(Backbone, tree, place), place)]
 
 
+def read_backbone(node: Any, place: str) -> BackboneEntry:
+    """The backbone that a name, an id, a folder or settings stand for.
+
+    Raises: InputError if there is none.
+    """
+    return _backbone(node, place, [FilePath.cwd()])[0]
+
+
 def presets() -> dict[str, Preset]:
     """Ready strategies by name, from every part."""
     return {name: preset for part in plugins("strategies", Part).values() for name, preset in part.presets.items()}
@@ -409,3 +417,34 @@ def origin(inner: str, task: TaskEntry | None, strategy: StrategyEntry) -> str:
     if task is not None and holds(task.settings):
         return f"{task.place}.{inner}"
     return inner
+
+
+def resolved(sweep: Sweep) -> Tree:
+    """The sweep as a file that gives the same sweep from anywhere: names expanded, paths absolute."""
+
+    def section(name: str, plugin: Plugin) -> Tree:
+        return {name: plugin.name, **plugin.model_dump(mode="json")}
+
+    def task(entry: TaskEntry) -> Tree:
+        own = entry.task.model_dump(mode="json", exclude_defaults=True)
+        kind = {"kind": entry.task.kind} if entry.task.name == entry.task.kind else {"use": entry.task.name}
+        return {"name": entry.name, **kind, **own, **entry.settings}
+
+    def backbone(entry: BackboneEntry) -> Tree:
+        own = entry.backbone.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        return {"name": entry.name, **({} if own.get("path") else {"use": entry.backbone.name}), **own}
+
+    search = section("algorithm", sweep.search)
+    if sweep.scheduler is not None:
+        search["scheduler"] = section("name", sweep.scheduler)
+    return {
+        "name": sweep.name,
+        "backbones": [backbone(entry) for entry in sweep.backbones],
+        "tasks": [task(entry) for entry in sweep.tasks],
+        **sweep.defaults,
+        "strategies": {entry.name: entry.settings for entry in sweep.strategies},
+        **({"baseline": sweep.baseline} if sweep.baseline is not None else {}),
+        "search": search,
+        "seeds": sweep.seeds.model_dump(),
+        "resources": sweep.resources.model_dump(),
+    }

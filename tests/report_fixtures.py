@@ -63,11 +63,19 @@ class Sweep:
                     for task in self.scores
                 ],
                 "backbones": [
-                    {"name": name, "model_type": "bert", "rungs": ["embeddings", "0", "1"], "parameters": 22713216}
+                    {
+                        "name": name,
+                        "model_type": "bert",
+                        "rungs": ["embeddings", "0", "1"],
+                        "parameters": 22713216,
+                    }
                     for name in self.backbones
                 ],
                 "strategies": [
-                    {"name": name, "definition": {"freeze": 0, "optimizer": {"learning_rate": {"grid": [1, 2]}}}}
+                    {
+                        "name": name,
+                        "definition": {"freeze": 0, "optimizer": {"learning_rate": {"grid": [1, 2]}}},
+                    }
                     for name in dict.fromkeys(s for by in self.scores.values() for s in by)
                 ],
                 "cells": cells,
@@ -92,9 +100,8 @@ class Sweep:
     def _cell(
         self, paths: ResultPaths, task: str, backbone: str, strategy: str, outcomes: Sequence[Outcome]
     ) -> dict[str, Any]:
-        cell = {"id": f"{task}.{backbone}.{strategy}".encode().hex()[:60], "task": task, "backbone": backbone}
-        cell["id"] = f"c{len(list(paths.cells.glob('*.json'))) if paths.cells.is_dir() else 0:04d}"
-        cell["strategy"] = strategy
+        number = len(list(paths.cells.glob("*.json"))) if paths.cells.is_dir() else 0
+        cell = {"id": f"c{number:04d}", "task": task, "backbone": backbone, "strategy": strategy}
         sign = -1 if self.directions.get(task) == "min" else 1
         listed: dict[str, list[dict[str, Any]]] = {"tune": [], "confirm": []}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as oracle
 from statsmodels.stats.multitest import multipletests
@@ -24,19 +24,25 @@ def test_t_interval_and_p_are_scipys(a: list[float], random: object) -> None:
     theirs = oracle.ttest_rel(a, b)
     assert stats.paired_p(d) == pytest.approx(theirs.pvalue, abs=1e-12)
     for level in (0.90, 0.95):
-        assert stats.t_interval(d, level) == pytest.approx(tuple(theirs.confidence_interval(level)), abs=1e-12)
+        assert stats.t_interval(d, level) == pytest.approx(
+            tuple(theirs.confidence_interval(level)), abs=1e-12
+        )
 
 
+@settings(max_examples=8, deadline=None)  # statsmodels takes 30 ms a call
 @given(P_VALUES)
 def test_holm_is_statsmodels(p_values: list[float]) -> None:
     assert stats.holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]))
 
 
+@settings(max_examples=8, deadline=None)  # statsmodels takes 30 ms a call
 @given(P_VALUES, st.integers(0, 10))
 def test_holm_counts_claims_without_p_in_the_family(p_values: list[float], waiting: int) -> None:
     adjusted = stats.holm([None] * waiting + p_values)
     assert adjusted[:waiting] == [None] * waiting
-    assert adjusted[waiting:] == pytest.approx(list(multipletests(p_values + [1.0] * waiting, method="holm")[1])[: len(p_values)])
+    assert adjusted[waiting:] == pytest.approx(
+        list(multipletests(p_values + [1.0] * waiting, method="holm")[1])[: len(p_values)]
+    )
 
 
 def test_holm_of_nothing() -> None:

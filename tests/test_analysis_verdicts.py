@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from report_fixtures import Sweep, change, put, typical
 
 from harness.analysis import cells, wording
 from harness.analysis.study import load_study
 from harness.analysis.verdicts import judge
 from harness.errors import InputError
-from report_fixtures import Sweep, change, put, typical
 
 STRATEGIES = ["alpha", "beta", "gamma"]
 # Multiples of 1/1024 stay exact under the sums below, so that only the statistics are tested.
@@ -24,7 +25,15 @@ SCORE = st.integers(256, 768).map(lambda n: n / 1024)
 TASK = st.integers(1, 5).flatmap(
     lambda n: st.fixed_dictionaries({s: st.lists(SCORE, min_size=n, max_size=n) for s in STRATEGIES})
 )
-quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _lighter_collections() -> Iterator[None]:
+    """statsmodels collects garbage in every call, which takes long in a process full of imports."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def judged(sweep: Sweep) -> dict[str, Any]:
@@ -89,7 +98,11 @@ def test_the_order_of_records_does_not_matter(
     for key in ("t", "u"):
         a, b = before["tasks"][key], after["tasks"][key]
         assert words(a) == words(b)
-        assert (a["leader"], sorted(a["tie_set"]), a["recommended"]) == (b["leader"], sorted(b["tie_set"]), b["recommended"])
+        assert (a["leader"], sorted(a["tie_set"]), a["recommended"]) == (
+            b["leader"],
+            sorted(b["tie_set"]),
+            b["recommended"],
+        )
 
 
 @quick
@@ -133,7 +146,9 @@ def test_typical_sweep(tmp_path: Path) -> None:
 
 def test_better_but_negligible_stays_in_the_tie_set() -> None:
     base = [0.5, 0.6, 0.7, 0.55, 0.65, 0.61]
-    task = one({"a": base, "b": [v + 0.004 + d for v, d in zip(base, [0, 1e-4, -1e-4, 0, 1e-4, 0], strict=True)]})
+    task = one(
+        {"a": base, "b": [v + 0.004 + d for v, d in zip(base, [0, 1e-4, -1e-4, 0, 1e-4, 0], strict=True)]}
+    )
     assert words(task)["b", "a"] == ("better", True)
     assert task["leader"] == "b" and set(task["tie_set"]) == {"a", "b"}
     assert "negligible" in task["sentence"]
@@ -216,7 +231,12 @@ def test_unfinished_sweep(tmp_path: Path) -> None:
     ]
     verdicts = judge(study)
     assert not verdicts["complete"]
-    assert verdicts["tasks"]["bbc-topics"]["coverage"] == {"planned": 32, "finished": 28, "missing": 4, "stopped": 0}
+    assert verdicts["tasks"]["bbc-topics"]["coverage"] == {
+        "planned": 32,
+        "finished": 28,
+        "missing": 4,
+        "stopped": 0,
+    }
     assert verdicts["tasks"]["tweet-sentiment"]["coverage"]["missing"] == 8
     assert "4 of 32 runs are missing" in verdicts["tasks"]["bbc-topics"]["sentence"]
 
@@ -230,6 +250,7 @@ def test_unfinished_sweep(tmp_path: Path) -> None:
         {"drift": [1]},
         {"provenance": 3},
         {"status": None},
+        {"trial_id": "another"},
     ],
 )
 def test_odd_records_are_named_not_fatal(tmp_path: Path, damage: dict[str, Any]) -> None:
@@ -274,8 +295,26 @@ def test_frame_has_the_promised_columns(tmp_path: Path) -> None:
     put(paths.cell("c0000"), stored)
     frame = load_study(paths).frame
     assert len(frame) == 2 * 4 * (3 + 5)
-    promised = {"cell", "task", "backbone", "strategy", "phase", "seed", "trial_id", "status", "score_validation"}
-    promised |= {"score_test", "wall_s", "device_s", "flops", "trainable_params", "hp.learning_rate", "hp.freeze"}
+    promised = {
+        "cell",
+        "task",
+        "backbone",
+        "strategy",
+        "phase",
+        "seed",
+        "trial_id",
+        "status",
+        "score_validation",
+    }
+    promised |= {
+        "score_test",
+        "wall_s",
+        "device_s",
+        "flops",
+        "trainable_params",
+        "hp.learning_rate",
+        "hp.freeze",
+    }
     assert promised <= set(frame.columns)
     assert "strategy.freeze" in frame.columns and "strategy.optimizer.learning_rate" not in frame.columns
     assert set(frame["hp.freeze"].dropna()) == {"all", "5"}

@@ -8,16 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from harness.errors import bad
+from harness.records.paths import ResultPaths
+from harness.records.record import STATUSES
 
-if TYPE_CHECKING:
-    from harness.records.paths import ResultPaths
-
-STATUSES = ("finished", "stopped", "diverged", "infeasible", "failed")
 PROVENANCE = ("versions", "git", "hardware", "data", "weights")
 COSTS = ("wall_s", "device_s", "flops", "steps", "trainable_params", "peak_memory_mb")
 SPACES = ("grid", "choice", "uniform", "loguniform", "int")
@@ -230,6 +228,8 @@ def _record(path: Path, unreadable: list[str], provenance: dict[str, Counter[str
         status = record["status"]
         if status not in STATUSES:
             raise ValueError(f"unknown status {status!r}")
+        if record["trial_id"] != path.stem:
+            raise ValueError("holds another trial's record")
         columns: dict[str, Any] = {
             "status": status,
             "reason": str(record.get("reason") or ""),

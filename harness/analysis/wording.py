@@ -19,7 +19,7 @@ def fixed(value: float | None, like: float | None = None, signed: bool = False) 
     if value != 0 and abs(value) < 0.0005 and (like is None or abs(like) < 0.0005):
         return f"{value:+.1e}" if signed else f"{value:.1e}"
     places = decimals(value if like is None else like)
-    text = f"{value:+.{places}f}" if signed else f"{value:.{places}f}"
+    text = f"{value:+.{places}f}" if signed and value else f"{value:.{places}f}"
     return text.replace("-", "−")
 
 

@@ -65,11 +65,9 @@ class Ladder:
 
 
 def base_of(model: Any) -> nn.Module:
-    """The pretrained part of a model with a head."""
-    base = getattr(model, model.base_model_prefix, None)
-    if not isinstance(base, nn.Module):
-        raise NoLadderError(f"{type(model).__name__} has no base model")
-    return base
+    """The pretrained part of a model with a head; a model without a head is its own base."""
+    base = getattr(model, model.base_model_prefix, model)
+    return base if isinstance(base, nn.Module) else model
 
 
 def build_ladder(model: Any) -> Ladder:
@@ -85,7 +83,7 @@ def build_ladder(model: Any) -> Ladder:
     first, last = 0, len(blocks)
     owner = {id(module): index + 1 for index, block in enumerate(blocks) for module in block.modules()}
     above = {id(module) for module in base.modules() for child in module.modules() if id(child) in owner} - set(owner)
-    prefix = model.base_model_prefix
+    prefix = "" if base is model else f"{model.base_model_prefix}."
     reached = False  # the blocks have been passed
     seen: set[int] = set()
     for name, module in base.named_modules():
@@ -97,7 +95,7 @@ def build_ladder(model: Any) -> Ladder:
             moved = family.moved(full)
             if id(parameter) not in seen:
                 seen.add(id(parameter))
-                rungs[where if moved is None else moved].parameters.append((f"{prefix}.{full}", parameter))
+                rungs[where if moved is None else moved].parameters.append((f"{prefix}{full}", parameter))
         if id(module) not in above:
             rungs[where].modules.append(module)
     head = Rung("head")

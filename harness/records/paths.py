@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,9 +86,8 @@ class ResultPaths:
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file beside its place and rename it, so that a reader never meets half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    # Not `mkstemp`: its files are private to their owner, and results are read by others.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         write(temporary)
         with temporary.open("rb") as file:

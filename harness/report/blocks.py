@@ -62,7 +62,9 @@ Block: TypeAlias = Paragraph | Table | Figure
 def slug(name: str) -> str:
     """A file name from any name: safe characters, and different for different names."""
     text = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60].strip("-")
-    return text if text == name else f"{text or 'x'}-{zlib.crc32(name.encode('utf-8', 'replace')):08x}"
+    return (
+        text if text and text == name else f"{text or 'x'}-{zlib.crc32(name.encode('utf-8', 'replace')):08x}"
+    )
 
 
 def printable(text: str) -> str:

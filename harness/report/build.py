@@ -5,19 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.analysis.study import load_study
 from harness.analysis.verdicts import judge
+from harness.records.paths import ResultPaths, replace_file, void
 from harness.report import render
 from harness.report.blocks import Figure, Table, slug
 from harness.report.section import find_sections
-
-if TYPE_CHECKING:
-    from harness.records.paths import ResultPaths
 
 
 def write_report(paths: ResultPaths) -> dict[str, Any]:
@@ -41,7 +37,7 @@ def write_report(paths: ResultPaths) -> dict[str, Any]:
                 _write(paths.figures / f"{slug(block.name)}.csv", _csv(block.data))
             elif isinstance(block, Table) and block.latex:
                 _write(paths.tables / f"{slug(block.name)}.tex", render.latex(block))
-    _replace(paths.frame, lambda path: study.frame.to_parquet(path, index=False))
+    replace_file(paths.frame, lambda path: study.frame.to_parquet(path, index=False))
     _write(paths.verdicts, json.dumps(verdicts, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     _write(paths.report_md, render.markdown(title, chapters))
     _write(paths.report_html, render.html(title, chapters))
@@ -57,15 +53,4 @@ def _csv(rows: tuple[tuple[str, ...], ...]) -> str:
 def _write(path: Path, text: str) -> None:
     # A name may hold half a surrogate pair, which no encoding takes: show it as "?".
     data = text.encode("utf-8", errors="replace")
-    _replace(path, lambda temporary: temporary.write_bytes(data))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the target, then rename: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(path, lambda temporary: void(temporary.write_bytes(data)))

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import LogLocator, NullLocator
 
 from harness.report.blocks import printable, slug
 
@@ -37,9 +37,10 @@ _MOST = 40  # rows or points that one drawing can show legibly
 
 @dataclass(frozen=True)
 class ForestRow:
-    """One strategy against the reference, in units of the metric."""
+    """One strategy against the reference, in units of the metric; `style` is its number everywhere."""
 
     label: str
+    style: int
     difference: float | None
     interval: tuple[float, float] | None
     seeds: tuple[float, ...]
@@ -51,6 +52,7 @@ class Point:
     """One strategy's cost and score."""
 
     label: str
+    style: int
     cost: float
     score: float
     interval: tuple[float, float] | None
@@ -65,7 +67,7 @@ def forest(name: str, title: str, rows: Sequence[ForestRow], axis: str, delta: f
         axes.axvspan(-delta, delta, color="#999999", alpha=0.25, lw=0, label=f"±δ = ±{delta:g}")
         axes.axvline(0, color="#333333", lw=1)
         for place, row in enumerate(rows):
-            colour, marker = _style(place)
+            colour, marker = _style(row.style)
             if row.seeds:
                 axes.plot(
                     row.seeds,
@@ -98,8 +100,8 @@ def pareto(name: str, title: str, points: Sequence[Point], cost_axis: str, score
 
     def draw(canvas: Any) -> None:
         axes = canvas.add_subplot()
-        for place, point in enumerate(points):
-            colour, marker = _style(place)
+        for point in points:
+            colour, marker = _style(point.style)
             if point.interval is not None:
                 axes.plot([point.cost] * 2, point.interval, color=colour, lw=1)
             text = printable(point.label) + (" (front)" if point.on_front else "")
@@ -108,8 +110,9 @@ def pareto(name: str, title: str, points: Sequence[Point], cost_axis: str, score
         axes.plot([c for c, _ in front], [s for _, s in front], color="#777777", lw=1, ls="--", zorder=0)
         if all(point.cost > 0 for point in points) and len({point.cost for point in points}) > 1:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axes.xaxis.set_minor_formatter(lambda value, _: "")
+            axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(printable(cost_axis))
         axes.set_ylabel(printable(score_axis))
         axes.set_title(printable(title), loc="left", fontsize=10)
@@ -123,9 +126,9 @@ def shown(count: int) -> int:
     return min(count, _MOST)
 
 
-def _style(place: int) -> tuple[str, str]:
-    """Colour and marker of the n-th series; 7 and 11 share no factor, so 77 differ."""
-    return COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+def _style(number: int) -> tuple[str, str]:
+    """Colour and marker of the n-th strategy; 7 and 11 share no factor, so 77 differ."""
+    return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
 
 
 def _svg(name: str, draw: Callable[[Any], None], height: float, width: float = 6.4) -> str:
@@ -134,7 +137,7 @@ def _svg(name: str, draw: Callable[[Any], None], height: float, width: float = 6
         warnings.filterwarnings("ignore", message="Glyph")  # the viewer's fonts draw it, not ours
         canvas = Canvas(figsize=(width, height))
         draw(canvas)
-        FigureCanvasSVG(canvas).print_svg(buffer, metadata={"Date": None}, bbox_inches="tight")
+        canvas.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
     return _own(buffer.getvalue(), slug(name))
 
 

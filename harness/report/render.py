@@ -57,8 +57,8 @@ def markdown_text(text: str) -> str:
     text = re.sub(r"([\\`*\[\]|~$])", r"\\\1", printable(text))
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)  # inside a word it is plain
-    text = re.sub(r"^(\s*)([#+=-])", r"\1\\\2", text)
-    return re.sub(r"^(\s*\d+)([.)])", r"\1\\\2", text)
+    text = re.sub(r"^(\s*)([#+=-])(?=[\s#+=-]|$)", r"\1\\\2", text)  # no heading, no list
+    return re.sub(r"^(\s*\d+)([.)])(?=\s|$)", r"\1\\\2", text)
 
 
 def _markdown_block(block: Block) -> str:

@@ -9,7 +9,7 @@ from harness.analysis import wording
 from harness.analysis.cells import CellSummary, summarize
 from harness.analysis.study import Arena, Study
 from harness.report import figures
-from harness.report.blocks import Block, Figure, Table
+from harness.report.blocks import Block, Figure, Table, slug
 from harness.report.figures import Point
 from harness.report.section import Section
 
@@ -65,13 +65,13 @@ def _table(arena: Arena, summaries: Mapping[str, CellSummary], task: Mapping[str
         f"{arena.key}: means per run of each cell's winner (finished confirm runs, else finished tune runs); "
         "the last column is the whole tune phase, with its failed and stopped trials."
     )
-    return Table(f"cost {arena.key}", _HEADER, tuple(rows), caption, latex=True)
+    return Table(f"cost-{slug(arena.key)}", _HEADER, tuple(rows), caption, latex=True)
 
 
 def _points(task: Mapping[str, Any], arena: Arena) -> list[Point]:
     known = [
-        (name, entry["cost_device_s"], entry["mean"], entry["ci"])
-        for name, entry in task["scores"].items()
+        (name, style, entry["cost_device_s"], entry["mean"], entry["ci"])
+        for style, (name, entry) in enumerate(task["scores"].items())
         if entry["mean"] is not None and entry["cost_device_s"] is not None
     ]
 
@@ -79,12 +79,12 @@ def _points(task: Mapping[str, Any], arena: Arena) -> list[Point]:
         gain = arena.sign * score
         return any(
             c <= cost and arena.sign * s >= gain and (c < cost or arena.sign * s > gain)
-            for _, c, s, _ in known
+            for _, _, c, s, _ in known
         )
 
     points = [
-        Point(name, cost, score, None if ci is None else (ci[0], ci[1]), not beaten(cost, score))
-        for name, cost, score, ci in known
+        Point(name, style, cost, score, None if ci is None else (ci[0], ci[1]), not beaten(cost, score))
+        for name, style, cost, score, ci in known
     ]
     points.sort(key=lambda point: not point.on_front)  # stable: where there are too many, the front stays
     return points[: figures.shown(len(points))]
@@ -101,7 +101,7 @@ def _figure(arena: Arena, points: Sequence[Point], task: Mapping[str, Any], exam
         f"3; n {task['split']} = {examples} examples."
     )
     alt = f"Cost against score on {arena.key}. On the front: {wording.names(front, 10)}."
-    name = f"pareto {arena.key}"
+    name = f"pareto-{slug(arena.key)}"
     axis = f"{arena.primary} ({better} is better)"
     drawing = figures.pareto(name, arena.key, points, "device seconds per run", axis)
     data = [("strategy", "device_s", "score", "ci_low", "ci_high", "on_front")]

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.analysis.cells import summarize
-from harness.analysis.study import STATUSES, Study
+from harness.analysis.study import Study
+from harness.records.record import STATUSES
 from harness.report.blocks import Block, Paragraph, Table
 from harness.report.section import Section
 
@@ -63,11 +64,13 @@ def _cells(study: Study) -> Table:
 
 def _failures(study: Study) -> Table:
     frame = study.frame[study.frame["status"].isin(["diverged", "infeasible", "failed"])]
-    columns = [frame[name].tolist() for name in ("cell", "status", "reason", "trial_id")]
-    found: Counter[tuple[str, str, str]] = Counter()
-    example: dict[tuple[str, str, str], str] = {}
-    for cell, status, reason, trial_id in zip(*columns, strict=True):
-        what = (cell, status, reason[:300])
+    columns = [
+        frame[name].tolist() for name in ("task", "backbone", "strategy", "status", "reason", "trial_id")
+    ]
+    found: Counter[tuple[str, ...]] = Counter()
+    example: dict[tuple[str, ...], str] = {}
+    for *place, status, reason, trial_id in zip(*columns, strict=True):
+        what = (*place, status, reason[:300])
         found[what] += 1
         example.setdefault(what, trial_id)
     listed = found.most_common(_REASONS)
@@ -75,4 +78,5 @@ def _failures(study: Study) -> Table:
     caption = "Trials that gave no score, by reason."
     if len(found) > len(listed):
         caption += f" {len(found) - len(listed)} more reasons are not listed."
-    return Table("failures", ("cell", "status", "reason", "trials", "for example"), rows, caption)
+    header = ("task", "backbone", "strategy", "status", "reason", "trials", "for example")
+    return Table("failures", header, rows, caption)

@@ -8,7 +8,7 @@ from typing import Any
 from harness.analysis import wording
 from harness.analysis.study import Study
 from harness.report import figures
-from harness.report.blocks import Block, Figure, Paragraph, Table
+from harness.report.blocks import Block, Figure, Paragraph, Table, slug
 from harness.report.figures import ForestRow
 from harness.report.section import Section
 
@@ -56,11 +56,13 @@ def _blocks(key: str, task: Mapping[str, Any], examples: str, claims: int) -> li
     alt = "; ".join(
         f"{row.label}: {wording.fixed(row.difference, signed=True)}, {row.verdict}" for row in rows
     )
-    name = f"forest {key}"
+    name = f"forest-{slug(key)}"
     drawing = figures.forest(name, key, rows, axis, task["delta"])
     figure = Figure(name, drawing, f"Differences to {reference} on {key}. {alt}", caption, _data(rows))
-    table_rows = tuple(_cells(row, compared[row.label]) for row in rows)
-    table = Table(f"differences {key}", _HEADER, table_rows, f"{key}: the same differences to {reference}.")
+    table_rows = tuple(_cells(row, compared[row.label], task["scores"][reference]["mean"]) for row in rows)
+    table = Table(
+        f"differences-{slug(key)}", _HEADER, table_rows, f"{key}: the same differences to {reference}."
+    )
     return [figure, table]
 
 
@@ -69,6 +71,7 @@ def _row(name: str, comparison: dict[str, Any] | None, task: Mapping[str, Any], 
     interval = comparison["ci"] if comparison else None
     return ForestRow(
         label=name,
+        style=list(task["scores"]).index(name),
         difference=comparison["difference"] if comparison else None,
         interval=None if interval is None else (interval[0], interval[1]),
         seeds=tuple(ours[seed] - theirs[seed] for seed in ours if seed in theirs),
@@ -76,11 +79,11 @@ def _row(name: str, comparison: dict[str, Any] | None, task: Mapping[str, Any], 
     )
 
 
-def _cells(row: ForestRow, comparison: Mapping[str, Any] | None) -> tuple[str, ...]:
-    difference = wording.fixed(row.difference, signed=True)
+def _cells(row: ForestRow, comparison: Mapping[str, Any] | None, like: float) -> tuple[str, ...]:
+    difference = wording.fixed(row.difference, like, signed=True)
     interval = "—"
     if row.interval is not None:
-        low, high = (wording.fixed(bound, like=1.0, signed=True) for bound in row.interval)
+        low, high = (wording.fixed(bound, like, signed=True) for bound in row.interval)
         interval = f"{low} to {high}"
     p = comparison["p_adjusted"] if comparison else None
     chance = comparison["p_better"] if comparison else None

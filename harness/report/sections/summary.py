@@ -48,8 +48,8 @@ def _reading(study: Study) -> str:
     return (
         f"Scores are means over the finished {runs}, one per seed; ± is half of a 95 % Student-t interval "
         "over seeds. Strategies are compared in pairs on the seeds that both finished, with Holm's "
-        "adjustment over all pairs of all tasks. These numbers generalise over seeds only, not over test "
-        "examples or other data. Fewer than 3 shared seeds allow no interval and no claim; 3 to 5 are "
-        "exploratory. “Leader” has the best mean; the tie set holds every strategy that the leader does not "
-        "beat; “recommended” is the cheapest of the tie set."
+        "adjustment over all pairs of all tasks. These numbers generalise over seeds only, not over "
+        f"{study.split} examples or other data. Fewer than 3 shared seeds allow no interval and no claim; "
+        "3 to 5 are exploratory. “Leader” has the best mean; the tie set holds every strategy that the "
+        "leader does not beat; “recommended” is the cheapest of the tie set."
     )

@@ -9,7 +9,7 @@ from typing import Any
 from harness.analysis import wording
 from harness.analysis.cells import CellSummary, summarize
 from harness.analysis.study import Arena, Study
-from harness.report.blocks import Block, Paragraph, Table
+from harness.report.blocks import Block, Paragraph, Table, slug
 from harness.report.section import Section
 
 ROWS_PER_CELL = 8
@@ -74,7 +74,7 @@ def _winners(arena: Arena, summaries: Mapping[str, CellSummary]) -> Table:
         f"{arena.key}: the setting that validation selected in each cell, and what finding it took. Optimism "
         "is how much better the winner's tuning validation was than the mean validation of its confirm runs."
     )
-    return Table(f"winners {arena.key}", header, tuple(rows), caption)
+    return Table(f"winners-{slug(arena.key)}", header, tuple(rows), caption)
 
 
 def _settings(arena: Arena, summaries: Mapping[str, CellSummary], per_cell: int) -> Table:
@@ -96,7 +96,7 @@ def _settings(arena: Arena, summaries: Mapping[str, CellSummary], per_cell: int)
             f" {omitted} more are left out here (at most {per_cell} per cell); all are in trials.parquet."
         )
     header = ("strategy", "setting", f"validation {arena.primary}", "trials")
-    return Table(f"settings {arena.key}", header, tuple(rows), caption)
+    return Table(f"settings-{slug(arena.key)}", header, tuple(rows), caption)
 
 
 def _shorter(text: str, most: int = 400) -> str:

@@ -1,0 +1,223 @@
+"""What a sweep looks like at the terminal: the plan before, progress during, verdicts after."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from harness.plan import Cell, Plan, count, notes, predicted
+from harness.records.paths import ResultPaths
+from harness.tuning.campaign import Event
+
+# Elsewhere than on a terminal a line per ended trial is written, but not more often than this.
+_QUIET_SECONDS = 2.0
+_MANY_TRIALS = 200
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+
+
+def size(count_: float, unit: str) -> str:
+    """12.3 TFLOP, 45 MB."""
+    for prefix in ("", "k", "M", "G", "T", "P", "E"):
+        if abs(count_) < 1000 or prefix == "E":
+            return f"{count_:.3g} {prefix}{unit}"
+        count_ /= 1000
+    raise AssertionError("unreachable")
+
+
+def _grid(*headings: str, right: tuple[int, ...] = ()) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index in right else "left", overflow="fold")
+    return table
+
+
+def show_plan(console: Console, plan: Plan, rate: float | None, concurrent: float) -> None:
+    """Cells, trials, what was merged, budgets, predicted compute and disk.
+
+    Args:
+        rate: FLOP/s of one trial on this machine, None if trials run elsewhere.
+        concurrent: trials at a time.
+    """
+    trials, will = count(plan), predicted(plan)
+    sweep = plan.sweep
+    console.print(
+        Text(
+            f"{sweep.name}: {len(sweep.tasks)} tasks × {len(sweep.backbones)} backbones × "
+            f"{len(sweep.strategies)} strategies = {len(plan.cells)} cells",
+            style="bold",
+        )
+    )
+    table = _grid("task", "backbone", "strategy", "configurations", "tune", "confirm", "tuned", right=(3, 4, 5))
+    for cell in plan.cells:
+        table.add_row(*map(_text, _plan_row(cell, plan)))
+    console.print(table)
+    merged = sum(len(cells) - 1 for cells in plan.merged.values()) + sum(cell.repeated for cell in plan.cells)
+    if merged:
+        console.print(_text(f"{merged} trials were asked for more than once and run once"))
+    for note in notes(plan):
+        console.print(_text(f"note: {note}"))
+    took = ""
+    if rate is not None:
+        took = f", about {duration(will['flops'] / rate / concurrent)} here at {size(rate, 'FLOP/s')} a trial"
+    console.print(
+        _text(
+            f"{trials['tune']} tune + {trials['confirm']} confirm trials, {size(will['flops'], 'FLOP')}{took}; "
+            f"disk {size(will['disk_bytes'], 'B')}"
+        )
+    )
+
+
+def _plan_row(cell: Cell, plan: Plan) -> list[str]:
+    axes = ", ".join(f"{'.'.join(path)} {axis.how} {list(axis.values)}" for path, axis in cell.space.axes.items())
+    tune, confirm = cell.budget * plan.sweep.seeds.tune, plan.sweep.seeds.confirm
+    repeated = f" (+{cell.repeated} equal)" if cell.repeated else ""
+    return [cell.task, cell.backbone, cell.strategy, f"{cell.budget}{repeated}", str(tune), str(confirm), axes or "—"]
+
+
+def _text(words: str) -> Text:
+    """Plain words: names must not be read as markup."""
+    return Text(words)
+
+
+class ProgressView:
+    """Live progress of a campaign: a table on a terminal, plain lines elsewhere."""
+
+    def __init__(self, console: Console, plan: Plan, concurrent: float) -> None:
+        self._console, self._plan, self._concurrent = console, plan, max(1.0, concurrent)
+        self._started = self._spoken = time.monotonic()
+        self._cells = {cell.id: Counter[str]() for cell in plan.cells}
+        self._best: dict[str, float] = {}
+        self._status: Counter[str] = Counter()
+        self._known = 0
+        self._running: dict[str, float] = {}
+        self._left = predicted(plan)["flops"]
+        self._rates: list[float] = []
+        self._device_seconds = 0.0
+        trials = count(plan)
+        self._total = trials["tune"] + trials["confirm"]
+        self._live: Live | None = None
+
+    @contextmanager
+    def showing(self) -> Iterator[None]:
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(console=self._console, get_renderable=self._table, refresh_per_second=2, transient=True) as live:
+            self._live = live
+            yield
+        self._live = None
+
+    def __call__(self, event: Event) -> None:
+        trial, record = event.trial, event.record
+        if event.what == "started":
+            self._running[trial.trial_id] = 0.0
+            self._cells[trial.cell]["running"] += 1
+        elif event.what == "point" and record is not None:
+            self._running[trial.trial_id] = record["curve"][-1]["epoch"]
+        elif event.what in ("ended", "known") and record is not None:
+            self._left = max(0.0, self._left - trial.flops)
+            self._status[record["status"]] += 1
+            cell = self._cells[trial.cell]
+            cell[record["status"]] += 1
+            if event.what == "known":
+                self._known += 1
+                return
+            cell["running"] -= 1
+            self._running.pop(trial.trial_id, None)
+            self._device_seconds += record["cost"]["device_s"]
+            if record["cost"]["wall_s"] > 0 and record["status"] == "finished":
+                self._rates.append(record["cost"]["flops"] / record["cost"]["wall_s"])
+            self._note_best(event)
+            if self._live is None:
+                self._say(event)
+
+    def _note_best(self, event: Event) -> None:
+        trial, record = event.trial, event.record
+        assert record is not None
+        task = self._plan.tasks[trial.task]
+        value = (record["metrics"]["validation"] or {}).get(task.primary_metric)
+        if record["status"] == "finished" and value is not None:
+            before = self._best.get(trial.cell)
+            better = before is None or (value > before if task.higher_is_better else value < before)
+            if better:
+                self._best[trial.cell] = value
+
+    def _done(self) -> int:
+        return sum(self._status.values())
+
+    def _time_left(self) -> str:
+        """A range: at the rates of the slower and the faster quarter of the trials so far."""
+        if self._left <= 0 or len(self._rates) < 2:
+            return "?" if self._left > 0 else "0 s"
+        rates = sorted(self._rates[-200:])
+        low, high = rates[len(rates) // 4], rates[(3 * len(rates)) // 4]
+        ends = [duration(self._left / rate / self._concurrent) for rate in (high, low)]
+        return ends[0] if ends[0] == ends[1] else f"{ends[0]} – {ends[1]}"
+
+    def _summary(self) -> str:
+        failed = sum(self._status[s] for s in ("failed", "diverged", "infeasible"))
+        return (
+            f"{self._done()}/{self._total} trials ended ({self._known} from before, {self._status['stopped']} stopped, "
+            f"{failed} failed), {len(self._running)} running; {duration(time.monotonic() - self._started)} so far, "
+            f"left {self._time_left()}; {duration(self._device_seconds)} of device time"
+        )
+
+    def _say(self, event: Event) -> None:
+        record, trial = event.record, event.trial
+        assert record is not None
+        now = time.monotonic()
+        bad = record["status"] in ("failed", "diverged", "infeasible")
+        if self._total > _MANY_TRIALS and now - self._spoken < _QUIET_SECONDS and not bad:
+            return
+        self._spoken = now
+        metric = self._plan.tasks[trial.task].primary_metric
+        split = "test" if record["metrics"]["test"] else "validation"
+        value = (record["metrics"][split] or {}).get(metric)
+        score = f"{split} {metric} {value:.4f}" if value is not None else record["reason"].splitlines()[0][:200]
+        chosen = ", ".join(f"{name.split('.')[-1]}={value}" for name, value in trial.hyperparameters.items())
+        line = (
+            f"[{self._done()}/{self._total}] {trial.task} | {trial.strategy} | {trial.phase} seed {trial.seed}"
+            f"{' | ' + chosen if chosen else ''}: {record['status']}, {score}, {record['cost']['wall_s']:.1f} s; "
+            f"left {self._time_left()}"
+        )
+        self._console.print(_text(line), soft_wrap=True)
+
+    def _table(self) -> Any:
+        table = _grid("task", "strategy", "done", "running", "stopped", "failed", "best validation", right=(2, 3, 4, 5, 6))
+        cells = [c for c in self._plan.cells if self._cells[c.id]["running"] or self._cells[c.id]["finished"]]
+        for cell in cells[-30:]:
+            seen, best = self._cells[cell.id], self._best.get(cell.id, math.nan)
+            failed = seen["failed"] + seen["diverged"] + seen["infeasible"]
+            numbers = [str(seen[k]) for k in ("finished", "running", "stopped")]
+            shown = f"{best:.4f}" if not math.isnan(best) else "—"
+            table.add_row(*map(_text, [cell.task, cell.strategy, *numbers, str(failed), shown]))
+        return Group(table, _text(self._summary()))
+
+    def close(self) -> None:
+        self._console.print(_text(self._summary()))
+
+
+def show_verdicts(console: Console, verdicts: Mapping[str, Any], paths: ResultPaths) -> None:
+    """One sentence per task, then where to read on."""
+    console.print()
+    for verdict in verdicts["tasks"].values():
+        console.print(_text(verdict["sentence"]), soft_wrap=True)
+    console.print()
+    console.print(_text(f"report:      {paths.report_html}"), soft_wrap=True)
+    console.print(_text(f"tensorboard: harness tensorboard {paths.root}"), soft_wrap=True)

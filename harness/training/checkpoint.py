@@ -1,0 +1,69 @@
+"""A trial's own checkpoint, from which it starts again after a kill."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.records.paths import replace_file
+
+
+@dataclass
+class Progress:
+    """How far a trial has come. Everything here is in its checkpoint.
+
+    Attributes:
+        stage, epoch, batch: the next batch to train on; `epoch` counts within the stage.
+        steps: optimiser steps so far.
+        examples: examples trained on and evaluated, for FLOPs.
+        curve: one entry per evaluation.
+        best: index into `curve` of the best evaluation so far.
+        wall_s: seconds spent by earlier attempts and this one, up to the last evaluation.
+    """
+
+    stage: int = 0
+    epoch: int = 0
+    batch: int = 0
+    steps: int = 0
+    flops: float = 0.0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    best: int | None = None
+    wall_s: float = 0.0
+    attempts: int = 1
+    peak_memory_mb: float = 0.0
+    trainable_params: int = 0
+
+
+class Checkpoints:
+    """Saves at most every `seconds`, beside the place and renamed; a damaged file counts as none."""
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.path = path
+        self._seconds = seconds
+        self._saved = time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self._saved >= self._seconds
+
+    def save(self, progress: Progress, tensors: dict[str, Any]) -> None:
+        content = {"progress": vars(progress), "tensors": tensors}
+        replace_file(self.path, lambda path: torch.save(content, path))
+        self._saved = time.monotonic()
+
+    def load(self, device: torch.device) -> tuple[Progress, dict[str, Any]] | None:
+        """What was saved last, tensors on the CPU; None if there is nothing that can be read."""
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            return Progress(**content["progress"]), content["tensors"]
+        except FileNotFoundError:
+            return None
+        except Exception:  # whatever a truncated or foreign file makes the reader raise
+            self.remove()
+            return None
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)

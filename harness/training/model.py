@@ -1,0 +1,104 @@
+"""The model of a trial: pretrained weights, loaded once per process, and a fresh head."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from harness.backbones.ladder import Ladder, build_ladder, reset_head
+from harness.optimizers.base import Optimizer
+from harness.regularizers.base import Weight
+from harness.training.seeds import HEAD, derive
+from harness.training.workspace import Workspace
+
+# Weight decay spares biases and the gains and shifts of normalisations: whatever is not a matrix.
+_DECAYED_DIMENSIONS = 2
+
+
+@dataclass
+class FineTuned:
+    """A model under training.
+
+    Attributes:
+        reference: θ⁰ by parameter name, for every parameter of the ladder, on the model's device.
+    """
+
+    model: Any
+    ladder: Ladder
+    reference: dict[str, torch.Tensor]
+
+    def parameter_groups(self, optimizer: Optimizer, depth: int) -> list[dict[str, Any]]:
+        """Groups over what trains above `depth`: backbone and head, each with and without decay."""
+        groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+        for rung, is_head in self.ladder.trainable(depth):
+            for _, parameter in rung.parameters:
+                groups.setdefault((is_head, parameter.ndim >= _DECAYED_DIMENSIONS), []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "lr": optimizer.learning_rate * (optimizer.head_multiplier if is_head else 1.0),
+                "weight_decay": optimizer.weight_decay if decayed else 0.0,
+            }
+            for (is_head, decayed), parameters in groups.items()
+        ]
+
+    def weights(self, depth: int) -> list[Weight]:
+        """What trains above `depth`, as a regulariser sees it."""
+        return [
+            Weight(name, parameter, None if is_head else self.reference[name])
+            for rung, is_head in self.ladder.trainable(depth)
+            for name, parameter in rung.parameters
+        ]
+
+    def state(self, depth: int) -> dict[str, torch.Tensor]:
+        """A copy on the CPU of everything that may differ from θ⁰ when nothing below `depth` trains."""
+        names = {name for rung, _ in self.ladder.trainable(depth) for name, _ in rung.parameters}
+        tensors = {name: p for name, p in self.model.named_parameters() if name in names}
+        tensors.update(self.model.named_buffers())
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        own = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        with torch.no_grad():
+            for name, tensor in state.items():
+                own[name].copy_(tensor)
+
+    def drift(self) -> float | None:
+        """‖θ − θ⁰‖ / ‖θ⁰‖ over the ladder."""
+        moved = torch.zeros((), dtype=torch.float64)
+        size = torch.zeros((), dtype=torch.float64)
+        for rung in self.ladder.rungs:
+            for name, parameter in rung.parameters:
+                reference = self.reference[name]
+                moved += (parameter.detach() - reference).double().square().sum().cpu()
+                size += reference.double().square().sum().cpu()
+        return float((moved / size).sqrt()) if size > 0 else None
+
+
+@lru_cache(maxsize=2)
+def pretrained(workspace: Workspace, task_name: str, backbone_name: str) -> Any:
+    """The model as it comes from disk, on the CPU; never trained itself."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # it reports the missing head, which is meant to be missing
+    logging.disable_progress_bar()
+    task = workspace.task(task_name)
+    backbone = workspace.backbone(backbone_name)
+    processor = backbone.processor(task.processor_class)
+    return backbone.model(task.auto_class, processor, task.head(workspace.facts[task_name]))
+
+
+def fine_tuned(workspace: Workspace, task: str, backbone: str, seed: int, device: torch.device) -> FineTuned:
+    """The pretrained model with a head drawn from `seed`, on `device`."""
+    origin = pretrained(workspace, task, backbone)
+    model = copy.deepcopy(origin)
+    ladder = build_ladder(model)
+    reset_head(model, ladder, derive(seed, HEAD))
+    model.to(device)
+    start = dict(origin.named_parameters())
+    reference = {name: start[name].detach().to(device) for rung in ladder.rungs for name, _ in rung.parameters}
+    return FineTuned(model, ladder, reference)

@@ -1,0 +1,30 @@
+"""What Ray reads from the environment, once, when it is imported. Imports nothing of ray itself."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+_TUNE = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the records and curves are ours
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's snapshot is never read
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial's last result has a status, no score
+    "TUNE_WARN_THRESHOLD_S": "30",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in every worker
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def settle(address: str | None) -> None:
+    """Set what this process has not set itself. Call before ray is imported.
+
+    On one machine Ray would switch token authentication on and leave a token file below the home folder. Here
+    each run has a token of its own, handed down by environment, so that nobody else on the machine can submit
+    work to it. For a running cluster the user's own settings hold.
+    """
+    for name, value in _TUNE.items():
+        os.environ.setdefault(name, value)
+    if address is None and os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -1,0 +1,144 @@
+"""From a plan to finished records: checks the results folder, prepares it, runs the campaign."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import yaml
+
+from harness.errors import Mistakes, bad
+from harness.plan import Plan, as_dict
+from harness.prepare import Prepared, prepare
+from harness.records.lock import hold
+from harness.records.paths import ResultPaths, write_json, write_text
+from harness.records.tensorboard import task_folder, write_experiment
+from harness.spec import Resources, Sweep, resolved
+from harness.training.data import encode
+from harness.training.workspace import workspace_of
+from harness.tuning import environment
+from harness.tuning.campaign import Campaign, Watch
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Where trials run: in this process, on this machine's Ray, or on the cluster at `address`."""
+
+    local: bool = False
+    address: str | None = None
+
+
+def check_machine(resources: Resources, executor: Executor) -> None:
+    """Raises: InputError if this machine cannot hold one trial. A cluster is looked at once connected."""
+    if executor.address is not None:
+        return
+    import torch
+
+    mistakes = Mistakes()
+    cores, devices = os.cpu_count() or 1, torch.cuda.device_count()
+    if resources.cpus > cores:
+        mistakes.add("resources.cpus", f"a trial wants {resources.cpus:g} cores, and this machine has {cores}")
+    if resources.gpus > devices:
+        mistakes.add("resources.gpus", f"a trial wants {resources.gpus:g} GPUs, and this machine has {devices}")
+    mistakes.raise_any()
+
+
+def check_folder(sweep: Sweep, paths: ResultPaths) -> None:
+    """Raises: InputError if the results folder holds another sweep.
+
+    A sweep may grow (more seeds, values, strategies, tasks); it is another one if it has another name, or no
+    task or no backbone in common.
+    """
+    if not paths.sweep.exists():
+        if paths.root.is_dir() and any(path.name not in (".lock", ".owner") for path in paths.root.iterdir()):
+            raise bad(str(paths.root), "holds files that are no sweep's results", "name another --results folder")
+        return
+    try:
+        old = yaml.safe_load(paths.sweep.read_text(encoding="utf-8"))
+        name = old["name"]
+        tasks = {entry["name"] for entry in old["tasks"]}
+        backbones = {entry["name"] for entry in old["backbones"]}
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise bad(str(paths.sweep), f"cannot be read: {error}") from error
+    same = (
+        name == sweep.name
+        and tasks & {entry.name for entry in sweep.tasks}
+        and backbones & {entry.name for entry in sweep.backbones}
+    )
+    if not same:
+        raise bad(
+            str(paths.root),
+            f"holds a different sweep ('{name}' over {', '.join(sorted(tasks))})",
+            "rename this sweep, or name another --results folder",
+        )
+
+
+def preflight(sweep: Sweep, paths: ResultPaths, executor: Executor) -> Prepared:
+    """Everything that can be found wrong before a trial starts, and what planning needs to know.
+
+    Raises: InputError with every mistake.
+    """
+    mistakes = Mistakes()
+    with mistakes.collecting():
+        check_folder(sweep, paths)
+    with mistakes.collecting():
+        check_machine(sweep.resources, executor)
+    prepared: Prepared | None = None
+    with mistakes.collecting():
+        prepared = prepare(sweep)
+    mistakes.raise_any()
+    assert prepared is not None
+    return prepared
+
+
+@contextmanager
+def _ray(executor: Executor, resources: Resources) -> Iterator[None]:
+    if executor.local:
+        yield
+        return
+    from harness.tuning import ray_tune
+
+    with ray_tune.connected(executor.address):
+        ray_tune.check_resources(resources)
+        yield
+
+
+def launch(plan: Plan, paths: ResultPaths, executor: Executor, watch: Watch) -> Campaign:
+    """Run what the plan owes. The campaign that comes back is not `done` if it was interrupted.
+
+    Raises: InputError for resources that no node of a cluster has; ResultsLockedError if another run holds
+        the folder.
+    """
+    environment.settle(executor.address)
+    from harness.tuning import halving, local  # these import ray
+
+    sweep = plan.sweep
+    with hold(paths):
+        write_text(paths.sweep, yaml.safe_dump(resolved(sweep), sort_keys=False, allow_unicode=True))
+        write_json(paths.plan, as_dict(plan))
+        workspace = workspace_of(plan, paths.root)
+        lengths = {(t.task, t.backbone, t.recipe["training"]["max_length"]) for t in plan.planned()}
+        for task, backbone, length in sorted(lengths, key=str):
+            encode(workspace, task, backbone, length)
+        _describe_curves(plan, paths)
+        halvings = halving.Halving(sweep.scheduler)
+        campaign = Campaign(plan, paths, watch, halvings.replay)
+        with _ray(executor, sweep.resources):
+            if executor.local:
+                local.execute(campaign, workspace, halvings)
+            else:
+                from harness.tuning import ray_tune
+
+                ray_tune.execute(campaign, workspace, halvings, sweep.resources)
+        return campaign
+
+
+def _describe_curves(plan: Plan, paths: ResultPaths) -> None:
+    names = [strategy.name for strategy in plan.sweep.strategies]
+    for task in plan.sweep.tasks:
+        for backbone in plan.sweep.backbones:
+            cells = [c for c in plan.cells if (c.task, c.backbone) == (task.name, backbone.name)]
+            axes = dict.fromkeys(".".join(path) for cell in cells for path in cell.space.axes)
+            write_experiment(task_folder(paths, task.name, backbone.name), axes, names)

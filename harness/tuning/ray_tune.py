@@ -1,0 +1,173 @@
+"""Runs a campaign on Ray Tune, which is the executor here and not the system of record."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from harness.errors import bad
+from harness.plan import Trial
+from harness.records.record import Record, Status, read_record, write_record
+from harness.registry import PLUGINS_VARIABLE
+from harness.spec import Resources
+from harness.training.checkpoint import Progress
+from harness.training.run import draft
+from harness.training.workspace import CACHE_VARIABLE, Workspace
+from harness.tuning.campaign import Campaign
+from harness.tuning.halving import Halving
+from harness.tuning.trainable import TrialRunner
+
+
+class Unsaved:
+    """Tune pickles its searcher, scheduler and callbacks to restore them; ours are rebuilt from the records."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class PlanSearcher(Unsaved, Searcher):
+    """Hands out what the campaign owes. `trials` maps Ray's ids to ours."""
+
+    def __init__(self, campaign: Campaign, workspace: Workspace, concurrent: int | None) -> None:
+        super().__init__(metric="score", mode="max")
+        self.trials: dict[str, Trial] = {}
+        self._campaign, self._workspace = campaign, workspace
+        self._concurrent = concurrent
+
+    def suggest(self, trial_id: str) -> Any:
+        if self._concurrent is not None and len(self._campaign.running) >= self._concurrent:
+            return None
+        trial = self._campaign.next()
+        if trial is None:
+            return Searcher.FINISHED if self._campaign.done else None
+        self._campaign.paths.trial(trial.trial_id).unlink(missing_ok=True)  # of an earlier, failed run
+        self.trials[trial_id] = trial
+        # One string: Tune would look for its own search spaces inside nested settings.
+        return {"trial": json.dumps(trial.as_dict())}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if error:
+            return  # `Bookkeeper.on_trial_error` knows the reason
+        trial = self.trials.pop(trial_id)
+        record = read_record(self._campaign.paths.trial(trial.trial_id))
+        if record is None and result is not None and "draft" in result:
+            self._campaign.stop(trial, json.loads(result["draft"]))
+        else:
+            self._campaign.finish(trial, record or self.lost(trial, "failed", "the trial ended without a record"))
+
+    def lost(self, trial: Trial, status: Status, reason: str) -> Record:
+        """Record a trial of which nothing but its end is known."""
+        record = draft(trial.as_dict(), self._workspace, Progress(), status, reason, torch.device("cpu"))
+        write_record(self._campaign.paths, record)
+        return record
+
+    def save(self, checkpoint_path: str) -> None:
+        """The records are the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """The records are the state."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """The records are the state."""
+
+
+class CellScheduler(Unsaved, FIFOScheduler):
+    """Delegates to one ASHA per cell."""
+
+    def __init__(self, campaign: Campaign, searcher: PlanSearcher, halving: Halving) -> None:
+        super().__init__()
+        self._campaign, self._searcher, self._halving = campaign, searcher, halving
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        ours = self._searcher.trials.get(trial.trial_id)
+        if ours is None or "draft" not in result:
+            return str(TrialScheduler.CONTINUE)
+        record: Record = json.loads(result["draft"])
+        self._campaign.point(ours, record)
+        point = record["curve"][-1]
+        stop = self._halving.stops(ours, point["epoch"], self._campaign.score(ours, point["validation"]))
+        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+
+
+class Bookkeeper(Unsaved, tune.Callback):
+    """Gives a status to trials whose worker was lost more often than it may be."""
+
+    def __init__(self, campaign: Campaign, searcher: PlanSearcher) -> None:
+        self._campaign, self._searcher = campaign, searcher
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        ours = self._searcher.trials.pop(trial.trial_id, None)
+        if ours is None:
+            return
+        record = read_record(self._campaign.paths.trial(ours.trial_id))
+        if record is None:
+            error = trial.get_error()
+            reason = f"the worker was lost: {' '.join(str(error).split())[:500]}"
+            record = self._searcher.lost(ours, "infeasible" if "OutOfMemoryError" in repr(error) else "failed", reason)
+        self._campaign.finish(ours, record)
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """A running cluster's Ray, or one on this machine for the length of the block."""
+    variables = {name: os.environ[name] for name in (PLUGINS_VARIABLE, CACHE_VARIABLE) if name in os.environ}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        options |= {"include_dashboard": False}
+    ray.init(address=address or "local", runtime_env={"env_vars": variables} if variables else None, **options)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_resources(resources: Resources) -> None:
+    """Raises: InputError if no node of the connected cluster can hold one trial."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for name, wanted in (("CPU", resources.cpus), ("GPU", resources.gpus)):
+        most = max((node.get(name, 0.0) for node in nodes), default=0.0)
+        if wanted > most:
+            raise bad(f"resources.{name.lower()}s", f"a trial wants {wanted:g}, and the largest node has {most:g}")
+
+
+def execute(campaign: Campaign, workspace: Workspace, halving: Halving, resources: Resources) -> None:
+    """Run what the campaign owes on the connected cluster. Returns early on SIGINT and SIGTERM."""
+    searcher = PlanSearcher(campaign, workspace, resources.concurrent)
+    tuner = tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(TrialRunner, workspace=workspace), {"cpu": resources.cpus, "gpu": resources.gpus}
+        ),
+        tune_config=tune.TuneConfig(
+            num_samples=-1,
+            search_alg=searcher,
+            scheduler=CellScheduler(campaign, searcher, halving),
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=str(campaign.paths.tune.resolve()),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials keep their own
+            failure_config=tune.FailureConfig(max_failures=resources.retries),
+            callbacks=[Bookkeeper(campaign, searcher)],
+            verbose=0,
+        ),
+    )
+    shutil.rmtree(campaign.paths.tune, ignore_errors=True)  # what a killed run left
+    previous = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        tuner.fit()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        shutil.rmtree(campaign.paths.tune, ignore_errors=True)

@@ -1,0 +1,46 @@
+"""One trial on a Ray worker. The actor stays warm: imports, weights and data outlive the trial."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from typing import Any
+
+from ray import tune
+
+from harness.records.record import Record
+from harness.training.run import run_trial
+from harness.training.workspace import Workspace
+
+
+class TrialRunner(tune.Trainable):
+    """Each step is one evaluation of the trial; the last one says `done`.
+
+    Everything that one trial leaves behind is in the generator, which `reset_config` replaces. Tune saves
+    no checkpoints: a trial keeps its own and finds it again wherever it is restarted.
+    """
+
+    _run: Generator[Record, None, Record]
+
+    def setup(self, config: dict[str, Any], workspace: Workspace | None = None) -> None:
+        assert workspace is not None
+        self._workspace = workspace
+        self._start(config)
+
+    def _start(self, config: dict[str, Any]) -> None:
+        self._run = run_trial(json.loads(config["trial"]), self._workspace)
+
+    def step(self) -> dict[str, Any]:
+        try:
+            draft = next(self._run)
+        except StopIteration as ended:
+            return {"done": True, "status": ended.value["status"]}
+        return {"done": False, "draft": json.dumps(draft)}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._run.close()
+        self._start(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        self._run.close()
