@@ -16,7 +16,9 @@ def _entry(name: str, plugin: type[Any]) -> dict[str, Any]:
     found = {"name": name, "summary": text.split("\n\n")[0].replace("\n", " "), "source": plugin.source}
     if issubclass(plugin, Plugin):
         found["settings"] = {
-            key: {"default": None if field.is_required() else repr(field.get_default(call_default_factory=True))}
+            key: {
+                "default": None if field.is_required() else repr(field.get_default(call_default_factory=True))
+            }
             for key, field in plugin.model_fields.items()
         }
     return found
@@ -42,7 +44,7 @@ def entries(kind: str, names: Sequence[str] = ()) -> list[dict[str, Any]]:
     }  # fmt: skip
     found = [_entry(name, plugin) for base in bases[kind] for name, plugin in plugins(kind, base).items()]
     if kind == "tasks":
-        tasks = plugins("tasks", Task)  # type: ignore[type-abstract]
+        tasks = plugins("tasks", Task)
         for entry in found:
             entry["kind"] = tasks[entry["name"]].kind
     if kind == "strategies":
@@ -79,6 +81,7 @@ def _backbone(entry: BackboneEntry) -> dict[str, Any]:
         "parameters": sum(rung.size for rung in ladder.rungs),
         "rungs": len(ladder.rungs),
         "ladder": [
-            {"rung": index, "name": rung.name, "parameters": rung.size} for index, rung in enumerate(ladder.rungs)
+            {"rung": index, "name": rung.name, "parameters": rung.size}
+            for index, rung in enumerate(ladder.rungs)
         ],
     }

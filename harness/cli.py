@@ -49,7 +49,9 @@ def parser() -> argparse.ArgumentParser:
     found = verb("run", run, "run what a sweep still owes, then report")
     spec(found)
     results(found)
-    found.add_argument("--local", action="store_true", help="in this process, one trial at a time, without Ray")
+    found.add_argument(
+        "--local", action="store_true", help="in this process, one trial at a time, without Ray"
+    )
     found.add_argument("--address", help="a running Ray cluster (`auto` for the one of this machine)")
 
     for name, action, help_ in (
@@ -58,7 +60,9 @@ def parser() -> argparse.ArgumentParser:
         ("tensorboard", tensorboard, "open TensorBoard on a sweep's curves"),
     ):
         found = verb(name, action, help_)
-        found.add_argument("sweep", metavar="RESULTS", help="a results folder, or a sweep's name below --results")
+        found.add_argument(
+            "sweep", metavar="RESULTS", help="a results folder, or a sweep's name below --results"
+        )
         results(found)
         if name == "status":
             found.add_argument("--json", action="store_true")
@@ -204,16 +208,27 @@ def status(chosen: argparse.Namespace) -> int:
 
     study = load_study(_results(chosen))
     counts = study.frame.drop_duplicates("trial_id")["status"].value_counts().to_dict()
+    by_cell = {str(cell): dict(group.value_counts()) for cell, group in study.frame.groupby("cell")["status"]}
     cells = [
-        {"task": cell.task, "backbone": cell.backbone, "strategy": cell.strategy, "state": cell.state,
-         "winner": cell.winner, "trials": study.frame[study.frame["cell"] == cell.id]["status"].value_counts().to_dict()}
-        for arena in study.arenas for cell in arena.cells
-    ]  # fmt: skip
+        {
+            "task": cell.task,
+            "backbone": cell.backbone,
+            "strategy": cell.strategy,
+            "state": cell.state,
+            "winner": cell.winner,
+            "trials": {str(name): int(n) for name, n in by_cell.get(cell.id, {}).items()},
+        }
+        for arena in study.arenas()
+        for cell in arena.cells
+    ]
     done = all(cell["state"] == "done" for cell in cells)
     if chosen.json:
         _out({"sweep": study.plan["name"], "done": done, "trials": counts, "cells": cells})
         return 0
-    print(f"{study.plan['name']}: {'done' if done else 'not done'}; " + ", ".join(f"{n} {s}" for s, n in counts.items()))
+    print(
+        f"{study.plan['name']}: {'done' if done else 'not done'}; "
+        + ", ".join(f"{n} {s}" for s, n in counts.items())
+    )
     for cell in cells:
         trials = ", ".join(f"{n} {s}" for s, n in cell["trials"].items()) or "nothing yet"
         print(f"  {cell['task']} | {cell['backbone']} | {cell['strategy']}: {cell['state']}; {trials}")

@@ -63,7 +63,9 @@ def show_plan(console: Console, plan: Plan, rate: float | None, concurrent: floa
             style="bold",
         )
     )
-    table = _grid("task", "backbone", "strategy", "configurations", "tune", "confirm", "tuned", right=(3, 4, 5))
+    table = _grid(
+        "task", "backbone", "strategy", "configurations", "tune", "confirm", "tuned", right=(3, 4, 5)
+    )
     for cell in plan.cells:
         table.add_row(*map(_text, _plan_row(cell, plan)))
     console.print(table)
@@ -77,17 +79,27 @@ def show_plan(console: Console, plan: Plan, rate: float | None, concurrent: floa
         took = f", about {duration(will['flops'] / rate / concurrent)} here at {size(rate, 'FLOP/s')} a trial"
     console.print(
         _text(
-            f"{trials['tune']} tune + {trials['confirm']} confirm trials, {size(will['flops'], 'FLOP')}{took}; "
-            f"disk {size(will['disk_bytes'], 'B')}"
+            f"{trials['tune']} tune + {trials['confirm']} confirm trials, "
+            f"{size(will['flops'], 'FLOP')}{took}; disk {size(will['disk_bytes'], 'B')}"
         )
     )
 
 
 def _plan_row(cell: Cell, plan: Plan) -> list[str]:
-    axes = ", ".join(f"{'.'.join(path)} {axis.how} {list(axis.values)}" for path, axis in cell.space.axes.items())
+    axes = ", ".join(
+        f"{'.'.join(path)} {axis.how} {list(axis.values)}" for path, axis in cell.space.axes.items()
+    )
     tune, confirm = cell.budget * plan.sweep.seeds.tune, plan.sweep.seeds.confirm
     repeated = f" (+{cell.repeated} equal)" if cell.repeated else ""
-    return [cell.task, cell.backbone, cell.strategy, f"{cell.budget}{repeated}", str(tune), str(confirm), axes or "—"]
+    return [
+        cell.task,
+        cell.backbone,
+        cell.strategy,
+        f"{cell.budget}{repeated}",
+        str(tune),
+        str(confirm),
+        axes or "—",
+    ]
 
 
 def _text(words: str) -> Text:
@@ -118,7 +130,9 @@ class ProgressView:
         if not self._console.is_terminal:
             yield
             return
-        with Live(console=self._console, get_renderable=self._table, refresh_per_second=2, transient=True) as live:
+        with Live(
+            console=self._console, get_renderable=self._table, refresh_per_second=2, transient=True
+        ) as live:
             self._live = live
             yield
         self._live = None
@@ -173,9 +187,10 @@ class ProgressView:
     def _summary(self) -> str:
         failed = sum(self._status[s] for s in ("failed", "diverged", "infeasible"))
         return (
-            f"{self._done()}/{self._total} trials ended ({self._known} from before, {self._status['stopped']} stopped, "
-            f"{failed} failed), {len(self._running)} running; {duration(time.monotonic() - self._started)} so far, "
-            f"left {self._time_left()}; {duration(self._device_seconds)} of device time"
+            f"{self._done()}/{self._total} trials ended ({self._known} from before, "
+            f"{self._status['stopped']} stopped, {failed} failed), {len(self._running)} running; "
+            f"{duration(time.monotonic() - self._started)} so far, left {self._time_left()}; "
+            f"{duration(self._device_seconds)} of device time"
         )
 
     def _say(self, event: Event) -> None:
@@ -189,17 +204,28 @@ class ProgressView:
         metric = self._plan.tasks[trial.task].primary_metric
         split = "test" if record["metrics"]["test"] else "validation"
         value = (record["metrics"][split] or {}).get(metric)
-        score = f"{split} {metric} {value:.4f}" if value is not None else record["reason"].splitlines()[0][:200]
+        score = (
+            f"{split} {metric} {value:.4f}" if value is not None else record["reason"].splitlines()[0][:200]
+        )
         chosen = ", ".join(f"{name.split('.')[-1]}={value}" for name, value in trial.hyperparameters.items())
         line = (
-            f"[{self._done()}/{self._total}] {trial.task} | {trial.strategy} | {trial.phase} seed {trial.seed}"
-            f"{' | ' + chosen if chosen else ''}: {record['status']}, {score}, {record['cost']['wall_s']:.1f} s; "
-            f"left {self._time_left()}"
+            f"[{self._done()}/{self._total}] {trial.task} | {trial.strategy} | {trial.phase} "
+            f"seed {trial.seed}{' | ' + chosen if chosen else ''}: {record['status']}, {score}, "
+            f"{record['cost']['wall_s']:.1f} s; left {self._time_left()}"
         )
         self._console.print(_text(line), soft_wrap=True)
 
     def _table(self) -> Any:
-        table = _grid("task", "strategy", "done", "running", "stopped", "failed", "best validation", right=(2, 3, 4, 5, 6))
+        table = _grid(
+            "task",
+            "strategy",
+            "done",
+            "running",
+            "stopped",
+            "failed",
+            "best validation",
+            right=(2, 3, 4, 5, 6),
+        )
         cells = [c for c in self._plan.cells if self._cells[c.id]["running"] or self._cells[c.id]["finished"]]
         for cell in cells[-30:]:
             seen, best = self._cells[cell.id], self._best.get(cell.id, math.nan)

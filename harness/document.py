@@ -19,7 +19,7 @@ MAX_NODES = 100_000  # aliases can make a small file enormous
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
 
 for _tag, _pattern, _first in (
@@ -68,10 +68,11 @@ def read(text: str, origin: str) -> Document:
     """
     try:
         node = yaml.compose(text, Loader=_Loader)
-        mistakes, lines = Mistakes(), {}
+        mistakes = Mistakes()
+        lines: dict[str, int] = {}
         _scan(node, "", lines, mistakes, [0], origin)
         mistakes.raise_any()
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506  a subclass of SafeLoader
+        content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{origin}:{mark.line + 1}" if mark else origin
@@ -83,7 +84,9 @@ def read(text: str, origin: str) -> Document:
     return Document(content, lines, origin)
 
 
-def _scan(node: Any, path: str, lines: dict[str, int], mistakes: Mistakes, count: list[int], origin: str) -> None:
+def _scan(
+    node: Any, path: str, lines: dict[str, int], mistakes: Mistakes, count: list[int], origin: str
+) -> None:
     count[0] += 1
     if count[0] > MAX_NODES:
         raise bad(origin, f"has more than {MAX_NODES} settings once its aliases are followed")
@@ -122,7 +125,7 @@ def assign(document: Document, assignments: Sequence[str]) -> Document:
             mistakes.add(f"--set {assignment}", "takes path=value")
             continue
         try:
-            value = yaml.load(text, Loader=_Loader)  # noqa: S506
+            value = yaml.load(text, Loader=_Loader)
         except (yaml.YAMLError, ValueError) as error:
             mistakes.add(f"--set {path}", f"the value is not YAML: {error}")
             continue

@@ -182,7 +182,15 @@ def _distinct(sweep: Sweep, prepared: Prepared, cell: Cell, users: dict[str, lis
         for seed in range(sweep.seeds.tune):
             users.setdefault(_trial(sweep, prepared, cell, values, seed, "tune").trial_id, []).append(cell.id)
     return Cell(
-        cell.id, cell.task, cell.backbone, cell.strategy, cell.tree, cell.space, len(kept), kept, len(listed) - len(kept)
+        cell.id,
+        cell.task,
+        cell.backbone,
+        cell.strategy,
+        cell.tree,
+        cell.space,
+        len(kept),
+        kept,
+        len(listed) - len(kept),
     )
 
 
@@ -194,10 +202,13 @@ def notes(plan: Plan) -> list[str]:
         budgets.setdefault(cell.task, set()).add(cell.budget)
     if any(len(found) > 1 for found in budgets.values()):
         said.append(
-            "strategies get different tuning budgets (their grids differ in size): `search.trials: n` makes them equal"
+            "strategies get different tuning budgets, as their grids differ in size; "
+            "`search.trials: n` makes them equal"
         )
     if plan.sweep.seeds.confirm == 0:
-        said.append("there is no confirm phase (seeds.confirm: 0): the report can show validation scores only")
+        said.append(
+            "there is no confirm phase (seeds.confirm: 0): the report can show validation scores only"
+        )
     elif plan.sweep.seeds.confirm < 3:
         said.append("fewer than 3 confirm seeds: no interval can be given")
     if plan.sweep.search.configurations(SearchSpace({}, {}), "") is None:
@@ -216,7 +227,9 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "search": {
             "algorithm": sweep.search.name,
             **sweep.search.model_dump(mode="json"),
-            "scheduler": {"name": sweep.scheduler.name, **sweep.scheduler.model_dump()} if sweep.scheduler else None,
+            "scheduler": {"name": sweep.scheduler.name, **sweep.scheduler.model_dump()}
+            if sweep.scheduler
+            else None,
         },
         "resources": sweep.resources.model_dump(mode="json"),
         "tasks": [
@@ -274,9 +287,8 @@ def as_dict(plan: Plan) -> dict[str, Any]:
 def predicted(plan: Plan) -> dict[str, float]:
     """What the plan will take if every trial runs to its end.
 
-    Returns: `flops` of all trials (confirm trials are taken to cost what the default configuration does,
-        trials of an open search too), `disk_bytes` of the records, curves, predictions, and of the checkpoints
-        of one trial at a time per cell at most.
+    Returns: `flops` of all trials (confirm trials, and those of an open search, are taken to cost what the
+        default configuration does); `disk_bytes` of records, curves, predictions and one checkpoint.
     """
     flops = 0.0
     parameters = 0

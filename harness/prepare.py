@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness import space
-from harness.backbones.flops import forward_flops
 from harness.backbones.family import NoLadderError
+from harness.backbones.flops import forward_flops
 from harness.backbones.ladder import build_ladder
 from harness.errors import InputError, Mistake, Mistakes, bad
 from harness.recipe import Training, parse
@@ -87,7 +87,8 @@ def prepare(sweep: Sweep) -> Prepared:
 def _at(error: InputError, place: str) -> InputError:
     """Errors of a task's own methods stand below the task's place."""
     return InputError(
-        m if m.place.startswith(place) else Mistake(f"{place}.{m.place}", m.reason, m.hint) for m in error.mistakes
+        m if m.place.startswith(place) else Mistake(f"{place}.{m.place}", m.reason, m.hint)
+        for m in error.mistakes
     )
 
 
@@ -120,7 +121,9 @@ def model_facts(
     except InputError:
         raise
     except Exception as error:
-        raise bad(place, f"cannot read the inputs of a {task.kind} task: {type(error).__name__}: {error}") from error
+        raise bad(
+            place, f"cannot read the inputs of a {task.kind} task: {type(error).__name__}: {error}"
+        ) from error
     return ModelFacts(
         model_type=skeleton.config.model_type,
         rungs=[rung.name for rung in ladder.rungs],
@@ -137,14 +140,17 @@ def _check_depths(sweep: Sweep, models: Mapping[tuple[str, str], ModelFacts], mi
             tree = sweep.tree(tasks[task], strategy)
             axes = space.spaces(tree)
             first = {path: axis.probes()[0] for path, axis in axes.items()}
-            probes = [first, *({**first, path: probe} for path, axis in axes.items() for probe in axis.probes())]
+            probes = [
+                first,
+                *({**first, path: probe} for path, axis in axes.items() for probe in axis.probes()),
+            ]
             for values in probes:
                 try:
                     parse(space.fill(tree, values), "").check(len(facts.rungs), "")
                 except InputError as error:
                     for mistake in error.mistakes:
                         mistakes.add(
-                            origin(mistake.place.strip("."), tasks[task], strategy), mistake.reason, mistake.hint
+                            origin(mistake.place.strip("."), tasks[task], strategy),
+                            mistake.reason,
+                            mistake.hint,
                         )
-
-

@@ -180,7 +180,7 @@ def default_of(tree: Tree, path: tuple[str, ...]) -> Any:
     elif section == "regularizer":
         model = _named_model("regularizers", Regularizer, named(tree.get(section)))
     else:
-        model = plugins("strategies", Part)[section]  # type: ignore[type-abstract]
+        model = plugins("strategies", Part)[section]
         if not rest:
             return model().value()
     field = model.model_fields.get(rest[0]) if model is not None and rest else None

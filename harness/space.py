@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from harness.errors import InputError, Mistakes, bad
 
@@ -161,7 +161,7 @@ def spaces(tree: Tree, place: str = "") -> dict[Path, Space]:
 
 
 def fill(tree: Tree, values: Mapping[Path, Any]) -> Tree:
-    """A copy of the tree with the nodes at the given paths replaced, or left out where the value is `OMIT`."""
+    """A copy of the tree with the nodes at the given paths replaced; `OMIT` leaves one out."""
 
     def copy(node: Any, path: Path) -> Any:
         if path in values:
@@ -185,17 +185,16 @@ def merge(*trees: Mapping[str, Any]) -> Tree:
     for tree in trees:
         for key, value in tree.items():
             before = merged.get(key)
-            if not (isinstance(before, Mapping) and isinstance(value, Mapping)):
-                merged[key] = value
-            elif _is_value(before) or _is_value(value) or _renames(before, value):
-                merged[key] = value
-            else:
+            if _is_section(before) and _is_section(value) and not _renames(before, value):
                 merged[key] = merge(before, value)
+            else:
+                merged[key] = value
     return merged
 
 
-def _is_value(node: Mapping[str, Any]) -> bool:
-    return len(node) == 1 and next(iter(node)) in (*HOWS, "each")
+def _is_section(node: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Settings, rather than a value or a space, which stands for one."""
+    return isinstance(node, Mapping) and not (len(node) == 1 and next(iter(node)) in (*HOWS, "each"))
 
 
 def _renames(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

@@ -148,7 +148,7 @@ def from_document(doc: Document, bases: list[FilePath]) -> Sweep:
         (strategies, "strategies", lambda n, i: _strategies(n, i, defaults)),
     ):
         with mistakes.collecting():
-            _read_list(content.get(key), key, read, entries, mistakes)  # type: ignore[arg-type]
+            _read_list(content.get(key), key, read, entries, mistakes)
     search: Search | None = None
     scheduler: Scheduler | None = None
     seeds, resources = Seeds(), Resources()
@@ -164,9 +164,10 @@ def from_document(doc: Document, bases: list[FilePath]) -> Sweep:
         mistakes.add("baseline", f"there is no strategy '{baseline}'", nearest(baseline, names))
     sweep = Sweep(
         str(name), tuple(tasks), tuple(backbones), tuple(strategies), defaults,
-        baseline, search or find("search", Search, "grid", "search")(), scheduler, seeds, resources, doc,  # type: ignore[type-abstract]
+        baseline, search or find("search", Search, "grid", "search")(), scheduler, seeds, resources, doc,
     )  # fmt: skip
-    for task in tasks or [None]:  # strategies are looked at even where every task is wrong
+    looked_at: list[TaskEntry | None] = [*tasks]
+    for task in looked_at or [None]:  # strategies are looked at even where every task is wrong
         for strategy in strategies:
             with mistakes.collecting():
                 check_strategy(sweep, task, strategy)
@@ -237,7 +238,7 @@ def _tasks(node: Any, place: str, bases: list[FilePath]) -> list[TaskEntry]:
 
 
 def _task(node: Tree, place: str, bases: list[FilePath], label: str) -> TaskEntry:
-    known = plugins("tasks", Task)  # type: ignore[type-abstract]
+    known = plugins("tasks", Task)
     name = node.pop("name", None)
     use = node.pop("use", None)
     kind = node.pop("kind", None)
@@ -264,7 +265,9 @@ def _task(node: Tree, place: str, bases: list[FilePath], label: str) -> TaskEntr
         with mistakes.collecting():
             node["dataset"] = sources.locate(node["dataset"], bases, f"{place}.dataset")
     elif use is None:
-        mistakes.add(f"{place}.dataset", "is missing", "what datasets.load_dataset takes, e.g. {path: csv, …}")
+        mistakes.add(
+            f"{place}.dataset", "is missing", "what datasets.load_dataset takes, e.g. {path: csv, …}"
+        )
     task: Task | None = None
     with mistakes.collecting():
         task = build(model, node, place)
@@ -311,7 +314,9 @@ def read_backbone(node: Any, place: str) -> BackboneEntry:
 
 def presets() -> dict[str, Preset]:
     """Ready strategies by name, from every part."""
-    return {name: preset for part in plugins("strategies", Part).values() for name, preset in part.presets.items()}
+    return {
+        name: preset for part in plugins("strategies", Part).values() for name, preset in part.presets.items()
+    }
 
 
 def _strategies(node: Any, place: str, defaults: Tree) -> list[StrategyEntry]:
@@ -352,7 +357,7 @@ def _search(node: Any) -> tuple[Search, Scheduler | None]:
     scheduler: Scheduler | None = None
     own = {key: value for key, value in tree.items() if key not in ("algorithm", "scheduler")}
     with mistakes.collecting():
-        model = find("search", Search, tree.get("algorithm", "grid"), "search.algorithm")  # type: ignore[type-abstract]
+        model = find("search", Search, tree.get("algorithm", "grid"), "search.algorithm")
         search = build(model, own, "search")
     with mistakes.collecting():
         section = named(tree.get("scheduler"))

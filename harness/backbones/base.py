@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -111,7 +111,9 @@ class Backbone(Plugin):
         """
         where = Path(self.location())
         if where.is_dir():
-            files = sorted(p for p in where.iterdir() if p.suffix in (".safetensors", ".json", ".txt", ".model"))
+            files = sorted(
+                p for p in where.iterdir() if p.suffix in (".safetensors", ".json", ".txt", ".model")
+            )
             if not any(path.suffix == ".safetensors" for path in files):
                 raise bad(place, f"the folder {where} holds no safetensors weights")
             _check_safetensors([path for path in files if path.suffix == ".safetensors"], place)
@@ -137,7 +139,7 @@ def _check_safetensors(paths: list[Path], place: str) -> None:
             raise bad(place, f"{path} is damaged: {error}") from error
 
 
-@lru_cache(maxsize=None)
+@cache
 def _folder_hash(files: tuple[tuple[str, int, int], ...]) -> str:
     digest = hashlib.sha256()
     for path, _, _ in files:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.backbones.family import Family, NoLadderError, generic_blocks
+from harness.backbones.family import Family
 from harness.registry import plugins
 
 
@@ -82,7 +82,9 @@ def build_ladder(model: Any) -> Ladder:
     rungs = [Rung("stem"), *(Rung(f"{list_name}.{index}") for index in range(len(blocks)))]
     first, last = 0, len(blocks)
     owner = {id(module): index + 1 for index, block in enumerate(blocks) for module in block.modules()}
-    above = {id(module) for module in base.modules() for child in module.modules() if id(child) in owner} - set(owner)
+    above = {
+        id(module) for module in base.modules() for child in module.modules() if id(child) in owner
+    } - set(owner)
     prefix = "" if base is model else f"{model.base_model_prefix}."
     reached = False  # the blocks have been passed
     seen: set[int] = set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import evaluate
@@ -15,14 +15,14 @@ from harness.registry import find
 HUB = "hub:"
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(name: str, place: str = "metrics") -> Any:
     """The metric called `name`; `hub:<name>` fetches one from the Hugging Face hub when online.
 
     Raises: InputError if there is none of that name, or the hub does not give it.
     """
     if not name.startswith(HUB):
-        return find("metrics", Metric, name, place)()  # type: ignore[type-abstract]
+        return find("metrics", Metric, name, place)()
     try:
         return evaluate.load(name.removeprefix(HUB))
     except Exception as error:

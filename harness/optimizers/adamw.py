@@ -18,7 +18,9 @@ class AdamW(Optimizer):
     """
 
     name: ClassVar[str] = "adamw"
-    source: ClassVar[str] = "Loshchilov & Hutter 2019, arXiv 1711.05101; rate: Mosbach et al. 2021, arXiv 2006.04884"
+    source: ClassVar[str] = (
+        "Loshchilov & Hutter 2019, arXiv 1711.05101; rate: Mosbach et al. 2021, arXiv 2006.04884"
+    )
 
     learning_rate: float = Field(default=2e-5, gt=0, le=100)
     weight_decay: float = Field(default=0.01, ge=0, le=100)

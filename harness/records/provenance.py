@@ -33,7 +33,12 @@ def git() -> dict[str, Any] | None:
 
     def ask(*arguments: str) -> str:
         return subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         ).stdout.strip()
 
     try:
@@ -48,7 +53,9 @@ def hardware() -> dict[str, Any]:
     model = platform.processor()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+        model = next(
+            (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model
+        )
     except OSError:
         pass
     return {"system": platform.system(), "machine": platform.machine(), "cpu": model, "cores": os.cpu_count()}

@@ -65,7 +65,10 @@ class RunWriter:
         self.scalars(values, point["step"])
 
     def hyperparameters(self, values: Mapping[str, Any], group: str) -> None:
-        plain = {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in values.items()}
+        plain = {
+            key: value if isinstance(value, (bool, int, float, str)) else str(value)
+            for key, value in values.items()
+        }
         self._add(summary_v2.hparams_pb(plain, trial_id=group), 0)
 
     def close(self) -> None:
@@ -79,7 +82,10 @@ def write_experiment(folder: Path, hyperparameters: Iterable[str], strategies: l
         old.unlink()
     columns = [summary_v2.HParam("strategy", summary_v2.Discrete(strategies)), summary_v2.HParam("phase")]
     columns += [summary_v2.HParam(name) for name in hyperparameters]
-    metrics = [summary_v2.Metric(FINAL_VALIDATION, display_name="validation"), summary_v2.Metric(FINAL_TEST, display_name="test")]
+    metrics = [
+        summary_v2.Metric(FINAL_VALIDATION, display_name="validation"),
+        summary_v2.Metric(FINAL_TEST, display_name="test"),
+    ]
     writer = EventFileWriter(str(folder))
     summary = summary_v2.hparams_config_pb(hparams=columns, metrics=metrics)
     writer.add_event(event_pb2.Event(wall_time=time.time(), step=0, summary=summary))

@@ -79,7 +79,8 @@ class Quadratic:
         import torch
 
         parts = [
-            (c / 2) * (w if reference is None else w - reference).square().sum() for w, reference, c in self.terms
+            (c / 2) * (w if reference is None else w - reference).square().sum()
+            for w, reference, c in self.terms
         ]
         return torch.stack(parts).sum() if parts else torch.zeros(())
 

@@ -64,7 +64,9 @@ class _Study:
         self._budget = settings.budget(space)
         self._axes = {".".join(path): (path, axis) for path, axis in space.axes.items()}
         if not self._study.trials and space.axes:
-            self._study.enqueue_trial({name: self._stored(space.default[path]) for name, (path, _) in self._axes.items()})
+            self._study.enqueue_trial(
+                {name: self._stored(space.default[path]) for name, (path, _) in self._axes.items()}
+            )
         # What a run that ended asked for and was never told: asked again first.
         self._again = [t for t in self._study.trials if t.state == optuna.trial.TrialState.RUNNING]
         # every trial of this run that is not told yet, by its values
@@ -90,7 +92,9 @@ class _Study:
         if self._again:
             frozen = self._again.pop(0)
             if set(frozen.params) == set(self._axes):
-                stored = {name: [self._stored(v) for v in axis.values] for name, (_, axis) in self._axes.items()}
+                stored = {
+                    name: [self._stored(v) for v in axis.values] for name, (_, axis) in self._axes.items()
+                }
                 values = {
                     path: axis.values[stored[name].index(frozen.params[name])]
                     if axis.how in ("grid", "choice")
@@ -100,7 +104,9 @@ class _Study:
                 self._open.setdefault(_key(values), []).append(frozen.number)
                 return values
             self._study.tell(frozen.number, state=optuna.trial.TrialState.FAIL)  # killed while it was asked
-        spent = [t for t in self._study.get_trials(deepcopy=False) if t.state != optuna.trial.TrialState.WAITING]
+        spent = [
+            t for t in self._study.get_trials(deepcopy=False) if t.state != optuna.trial.TrialState.WAITING
+        ]
         if len(spent) >= self._budget:
             return None
         trial = self._study.ask()
@@ -117,10 +123,14 @@ class _Study:
         }
         for number in self._open.pop(_key(values), []):
             trial = optuna.Trial(self._study, self._study.get_trials(deepcopy=False)[number]._trial_id)
-            for epoch, score in outcome.curve:
-                trial.report(self._sign * score, round(epoch))
+            for epoch, reached in outcome.curve:
+                trial.report(self._sign * reached, round(epoch))
             state = states.get(outcome.state, optuna.trial.TrialState.FAIL)
-            score = self._sign * outcome.score if outcome.score is not None and outcome.state == "finished" else None
+            score = (
+                self._sign * outcome.score
+                if outcome.score is not None and outcome.state == "finished"
+                else None
+            )
             self._study.tell(trial, score, state=state)
 
 

@@ -22,14 +22,20 @@ class Freeze(Part):
     """
 
     name: ClassVar[str] = "freeze"
-    source: ClassVar[str] = "Lee, Tang & Lin 2019, arXiv 1911.03090 (depth); Yosinski et al. 2014, arXiv 1411.1792"
+    source: ClassVar[str] = (
+        "Lee, Tang & Lin 2019, arXiv 1911.03090 (depth); Yosinski et al. 2014, arXiv 1411.1792"
+    )
     presets: ClassVar[Mapping[str, Preset]] = {
-        "full": Preset({"freeze": 0}, "Devlin et al. 2019, arXiv 1810.04805; Mosbach et al. 2021, arXiv 2006.04884"),
+        "full": Preset(
+            {"freeze": 0}, "Devlin et al. 2019, arXiv 1810.04805; Mosbach et al. 2021, arXiv 2006.04884"
+        ),
         "head-only": Preset(
             {"freeze": "all", "optimizer": {"learning_rate": _PROBE_RATE}},
             "linear probe: Kumar et al. 2022, arXiv 2202.10054",
         ),
-        "top-quarter": Preset({"freeze": 0.75}, "Lee, Tang & Lin 2019, arXiv 1911.03090: 90 % of the quality"),
+        "top-quarter": Preset(
+            {"freeze": 0.75}, "Lee, Tang & Lin 2019, arXiv 1911.03090: 90 % of the quality"
+        ),
     }
 
     depth: int | float | str = 0
@@ -52,7 +58,7 @@ class Freeze(Part):
         if isinstance(self.depth, str):
             return ""
         if isinstance(self.depth, float) and not 0 <= self.depth <= 1:
-            return f"a fraction of the ladder lies between 0 and 1, not at {self.depth}; a depth is a whole number"
+            return f"a fraction of the ladder lies in [0, 1], unlike {self.depth}; a depth is a whole number"
         if self.depth < 0:
             return f"a depth is not negative ({self.depth})"
         if isinstance(self.depth, int) and self.depth > rungs:

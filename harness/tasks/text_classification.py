@@ -70,7 +70,9 @@ class TextClassification(Task):
         mistakes.raise_any()
         return names
 
-    def _class_names(self, splits: Mapping[str, Dataset], seen: Mapping[str, set[Any]], place: str) -> list[str]:
+    def _class_names(
+        self, splits: Mapping[str, Dataset], seen: Mapping[str, set[Any]], place: str
+    ) -> list[str]:
         if self.labels is not None:
             return list(self.labels)
         feature = splits["train"].features[self.target]
@@ -104,7 +106,9 @@ class TextClassification(Task):
         ids = {value: self._class_id(value, facts.classes) for value in set(split[self.target])}
 
         def rows(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            encoded = dict(processor(*(batch[c] for c in self.inputs), truncation=True, max_length=max_length))
+            encoded = dict(
+                processor(*(batch[c] for c in self.inputs), truncation=True, max_length=max_length)
+            )
             labels = [float(v) if self.regression else ids[v] for v in batch[self.target]]
             return {**encoded, "labels": labels, "length": [len(ids) for ids in encoded["input_ids"]]}
 

@@ -81,7 +81,9 @@ def encode(workspace: Workspace, task_name: str, backbone_name: str, max_length:
 
 
 @lru_cache(maxsize=8)
-def open_split(workspace: Workspace, task_name: str, backbone: str, max_length: int | None, split: str) -> Split:
+def open_split(
+    workspace: Workspace, task_name: str, backbone: str, max_length: int | None, split: str
+) -> Split:
     """One encoded split, memory-mapped. Test is opened only by who asks for it."""
     import datasets
 

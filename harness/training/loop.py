@@ -59,7 +59,9 @@ class Evaluation:
     predictions: list[dict[str, Any]]
 
 
-def fit(job: Job, progress: Progress, saved: dict[str, Any] | None, checkpoints: Checkpoints) -> Generator[Point]:
+def fit(
+    job: Job, progress: Progress, saved: dict[str, Any] | None, checkpoints: Checkpoints
+) -> Generator[Point]:
     """Train, yielding a point of the curve after every evaluation; the model ends with the kept weights.
 
     `progress` is brought up to date before every yield, so that whoever stops the loop knows how far it
@@ -86,7 +88,9 @@ def fit(job: Job, progress: Progress, saved: dict[str, Any] | None, checkpoints:
         progress.trainable_params = max(progress.trainable_params, sum(p.numel() for p in parameters))
         optimizer = job.recipe.optimizer.build(job.tuned.parameter_groups(job.recipe.optimizer, stage.frozen))
         steps = stage.epochs * steps_per_epoch
-        schedule = get_scheduler(_SCHEDULE[settings.schedule], optimizer, math.ceil(settings.warmup * steps), steps)
+        schedule = get_scheduler(
+            _SCHEDULE[settings.schedule], optimizer, math.ceil(settings.warmup * steps), steps
+        )
         scaler = torch.amp.GradScaler(job.device.type, enabled=settings.precision == "fp16")
         regularizer = job.recipe.regularizer
         penalty = regularizer.bind(weights) if regularizer is not None else None
@@ -105,7 +109,9 @@ def fit(job: Job, progress: Progress, saved: dict[str, Any] | None, checkpoints:
             for position in range(progress.batch, len(batches)):
                 ladder.train(model, stage.frozen)
                 loss = torch.zeros((), device=job.device)
-                for piece in np.array_split(batches[position], min(settings.accumulation, len(batches[position]))):
+                for piece in np.array_split(
+                    batches[position], min(settings.accumulation, len(batches[position]))
+                ):
                     inputs = to_device(job.train.batch(piece.tolist()), job.device)
                     with autocast(settings.precision, job.device):
                         piece_loss = model(**inputs).loss * (len(piece) / len(batches[position]))
@@ -113,7 +119,7 @@ def fit(job: Job, progress: Progress, saved: dict[str, Any] | None, checkpoints:
                     loss += piece_loss.detach()
                 if penalty is not None and regularizer is not None and regularizer.mode == "loss":
                     term = penalty.value()
-                    scaler.scale(term).backward()
+                    scaler.scale(term).backward()  # type: ignore[no-untyped-call]
                     loss += term.detach()
                 if not math.isfinite(loss.item()):
                     raise DivergedError(f"the loss is {loss.item()} at step {progress.steps + 1}")
@@ -123,7 +129,9 @@ def fit(job: Job, progress: Progress, saved: dict[str, Any] | None, checkpoints:
                 if not scaler.is_enabled() and not math.isfinite(norm.item()):
                     raise DivergedError(f"the gradient's norm is {norm.item()} at step {progress.steps + 1}")
                 if penalty is not None and regularizer is not None and regularizer.mode == "decoupled":
-                    penalty.shrink({p: group["lr"] for group in optimizer.param_groups for p in group["params"]})
+                    penalty.shrink(
+                        {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+                    )
                 scaler.step(optimizer)
                 scaler.update()
                 schedule.step()
@@ -197,7 +205,9 @@ def evaluate(job: Job, split: Split) -> Evaluation:
             loss += float(outputs.loss) * len(indices)
             for index, prediction in zip(indices, job.task.predict(outputs), strict=True):
                 predictions[index] = prediction
-    return Evaluation(loss / len(split), job.task.score(predictions, split.references(), job.facts), predictions)
+    return Evaluation(
+        loss / len(split), job.task.score(predictions, split.references(), job.facts), predictions
+    )
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

@@ -100,5 +100,7 @@ def fine_tuned(workspace: Workspace, task: str, backbone: str, seed: int, device
     reset_head(model, ladder, derive(seed, HEAD))
     model.to(device)
     start = dict(origin.named_parameters())
-    reference = {name: start[name].detach().to(device) for rung in ladder.rungs for name, _ in rung.parameters}
+    reference = {
+        name: start[name].detach().to(device) for rung in ladder.rungs for name, _ in rung.parameters
+    }
     return FineTuned(model, ladder, reference)

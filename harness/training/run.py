@@ -59,7 +59,9 @@ def run_trial(trial: Mapping[str, Any], workspace: Workspace) -> Generator[Recor
     drift: float | None = None
     try:
         recipe = parse(trial["recipe"], trial["strategy"])
-        group = digest([trial["task"], trial["backbone"], trial["strategy"], trial["hyperparameters"], trial["phase"]])
+        group = digest(
+            [trial["task"], trial["backbone"], trial["strategy"], trial["hyperparameters"], trial["phase"]]
+        )
         writer.hyperparameters(
             {"strategy": trial["strategy"], "phase": trial["phase"], **trial["hyperparameters"]}, group
         )
@@ -110,7 +112,9 @@ def _where(trial: Mapping[str, Any], max_length: int | None) -> tuple[str, str, 
     return trial["task"], trial["backbone"], max_length
 
 
-def _job(trial: Mapping[str, Any], workspace: Workspace, recipe: Any, device: torch.device, facts: ModelFacts) -> Job:
+def _job(
+    trial: Mapping[str, Any], workspace: Workspace, recipe: Any, device: torch.device, facts: ModelFacts
+) -> Job:
     where = _where(trial, recipe.training.max_length)
     return Job(
         recipe=recipe,
@@ -172,7 +176,11 @@ def draft(
         "provenance": {
             "versions": provenance.versions(),
             "git": provenance.git(),
-            "hardware": {**provenance.hardware(), "device": _device_name(device), "threads": torch.get_num_threads()},
+            "hardware": {
+                **provenance.hardware(),
+                "device": _device_name(device),
+                "threads": torch.get_num_threads(),
+            },
             "data": {
                 "fingerprint": workspace.facts[trial["task"]].fingerprint,
                 "sizes": workspace.facts[trial["task"]].sizes,

@@ -40,7 +40,7 @@ class Workspace:
 
     def task(self, name: str) -> Task:
         plugin, settings = self.task_settings[name]
-        return build(plugins("tasks", Task)[plugin], settings, name)  # type: ignore[type-abstract]
+        return build(plugins("tasks", Task)[plugin], settings, name)
 
     def backbone(self, name: str) -> Backbone:
         plugin, settings = self.backbone_settings[name]

@@ -157,7 +157,9 @@ class Campaign:
         if best is None:
             return False
         seeds = self.plan.confirm_seeds
-        state.confirm = Tried(best.values, {s: self.plan.trial(state.cell, best.values, s, "confirm") for s in seeds})
+        state.confirm = Tried(
+            best.values, {s: self.plan.trial(state.cell, best.values, s, "confirm") for s in seeds}
+        )
         self._owe(state, state.confirm)
         return True
 
@@ -263,6 +265,12 @@ def winner(tried: list[Tried]) -> Tried | None:
 def outcome(tried: Tried) -> Outcome:
     """What a search is told of a configuration."""
     statuses = {summary.status for summary in tried.ended.values()}
-    state = "finished" if statuses == {"finished"} else "stopped" if statuses <= {"finished", "stopped"} else "failed"
+    state = (
+        "finished"
+        if statuses == {"finished"}
+        else "stopped"
+        if statuses <= {"finished", "stopped"}
+        else "failed"
+    )
     first = next(iter(tried.ended.values()))
     return Outcome(state, tried.score(), first.curve)

@@ -39,9 +39,13 @@ def check_machine(resources: Resources, executor: Executor) -> None:
     mistakes = Mistakes()
     cores, devices = os.cpu_count() or 1, torch.cuda.device_count()
     if resources.cpus > cores:
-        mistakes.add("resources.cpus", f"a trial wants {resources.cpus:g} cores, and this machine has {cores}")
+        mistakes.add(
+            "resources.cpus", f"a trial wants {resources.cpus:g} cores, and this machine has {cores}"
+        )
     if resources.gpus > devices:
-        mistakes.add("resources.gpus", f"a trial wants {resources.gpus:g} GPUs, and this machine has {devices}")
+        mistakes.add(
+            "resources.gpus", f"a trial wants {resources.gpus:g} GPUs, and this machine has {devices}"
+        )
     mistakes.raise_any()
 
 
@@ -53,7 +57,9 @@ def check_folder(sweep: Sweep, paths: ResultPaths) -> None:
     """
     if not paths.sweep.exists():
         if paths.root.is_dir() and any(path.name not in (".lock", ".owner") for path in paths.root.iterdir()):
-            raise bad(str(paths.root), "holds files that are no sweep's results", "name another --results folder")
+            raise bad(
+                str(paths.root), "holds files that are no sweep's results", "name another --results folder"
+            )
         return
     try:
         old = yaml.safe_load(paths.sweep.read_text(encoding="utf-8"))

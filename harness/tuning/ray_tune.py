@@ -31,7 +31,7 @@ from harness.tuning.trainable import TrialRunner
 
 
 class Unsaved:
-    """Tune pickles its searcher, scheduler and callbacks to restore them; ours are rebuilt from the records."""
+    """Tune pickles its searcher, scheduler and callbacks to restore them; the records restore ours."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -57,7 +57,9 @@ class PlanSearcher(Unsaved, Searcher):
         # One string: Tune would look for its own search spaces inside nested settings.
         return {"trial": json.dumps(trial.as_dict())}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         if error:
             return  # `Bookkeeper.on_trial_error` knows the reason
         trial = self.trials.pop(trial_id)
@@ -65,7 +67,9 @@ class PlanSearcher(Unsaved, Searcher):
         if record is None and result is not None and "draft" in result:
             self._campaign.stop(trial, json.loads(result["draft"]))
         else:
-            self._campaign.finish(trial, record or self.lost(trial, "failed", "the trial ended without a record"))
+            self._campaign.finish(
+                trial, record or self.lost(trial, "failed", "the trial ended without a record")
+            )
 
     def lost(self, trial: Trial, status: Status, reason: str) -> Record:
         """Record a trial of which nothing but its end is known."""
@@ -115,7 +119,9 @@ class Bookkeeper(Unsaved, tune.Callback):
         if record is None:
             error = trial.get_error()
             reason = f"the worker was lost: {' '.join(str(error).split())[:500]}"
-            record = self._searcher.lost(ours, "infeasible" if "OutOfMemoryError" in repr(error) else "failed", reason)
+            record = self._searcher.lost(
+                ours, "infeasible" if "OutOfMemoryError" in repr(error) else "failed", reason
+            )
         self._campaign.finish(ours, record)
 
 
@@ -126,7 +132,9 @@ def connected(address: str | None) -> Iterator[None]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         options |= {"include_dashboard": False}
-    ray.init(address=address or "local", runtime_env={"env_vars": variables} if variables else None, **options)
+    ray.init(
+        address=address or "local", runtime_env={"env_vars": variables} if variables else None, **options
+    )
     try:
         yield
     finally:
@@ -139,7 +147,9 @@ def check_resources(resources: Resources) -> None:
     for name, wanted in (("CPU", resources.cpus), ("GPU", resources.gpus)):
         most = max((node.get(name, 0.0) for node in nodes), default=0.0)
         if wanted > most:
-            raise bad(f"resources.{name.lower()}s", f"a trial wants {wanted:g}, and the largest node has {most:g}")
+            raise bad(
+                f"resources.{name.lower()}s", f"a trial wants {wanted:g}, and the largest node has {most:g}"
+            )
 
 
 def execute(campaign: Campaign, workspace: Workspace, halving: Halving, resources: Resources) -> None:
@@ -147,7 +157,8 @@ def execute(campaign: Campaign, workspace: Workspace, halving: Halving, resource
     searcher = PlanSearcher(campaign, workspace, resources.concurrent)
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(TrialRunner, workspace=workspace), {"cpu": resources.cpus, "gpu": resources.gpus}
+            tune.with_parameters(TrialRunner, workspace=workspace),
+            {"cpu": resources.cpus, "gpu": resources.gpus},
         ),
         tune_config=tune.TuneConfig(
             num_samples=-1,
