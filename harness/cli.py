@@ -209,7 +209,7 @@ def status(chosen: argparse.Namespace) -> int:
     study = load_study(_results(chosen))
     counts = study.frame.drop_duplicates("trial_id")["status"].value_counts().to_dict()
     by_cell = {str(cell): dict(group.value_counts()) for cell, group in study.frame.groupby("cell")["status"]}
-    cells = [
+    cells: list[dict[str, Any]] = [
         {
             "task": cell.task,
             "backbone": cell.backbone,

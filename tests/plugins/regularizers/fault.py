@@ -1,0 +1,60 @@
+"""A regulariser that breaks a trial on purpose, at a chosen optimiser step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from harness.regularizers.base import Regularizer, Weight
+
+
+class Fault(Regularizer):
+    """Breaks at step `at`: `raise`, `nan`, `oom`, `kill` (the worker, once per `marker` file), or sleeps `seconds`
+    at every step. Appends a line to the file `log` at the first step, so that runs can be counted."""
+
+    name: ClassVar[str] = "fault"
+
+    strength: float = 1.0
+    what: str = "none"
+    at: int = 1
+    seconds: float = 0.0
+    marker: str = ""
+    log: str = ""
+
+    def bind(self, weights: Sequence[Weight]) -> Any:
+        return _Penalty(self)
+
+
+class _Penalty:
+    def __init__(self, fault: Fault) -> None:
+        self.fault, self.step = fault, 0
+
+    def value(self) -> Any:
+        import torch
+
+        fault = self.fault
+        self.step += 1
+        if self.step == 1 and fault.log:
+            with Path(fault.log).open("a") as file:
+                file.write(f"{fault.what}\n")
+        time.sleep(fault.seconds)
+        zero = torch.zeros((), requires_grad=True)
+        if self.step != fault.at:
+            return zero * 1.0
+        if fault.what == "raise":
+            raise RuntimeError("this plug-in is broken on purpose")
+        if fault.what == "nan":
+            return zero * float("nan")
+        if fault.what == "oom":
+            return torch.empty(1 << 50)  # the allocator's own error
+        if fault.what == "kill" and not Path(fault.marker).exists():
+            Path(fault.marker).write_text("killed")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return zero * 1.0
+
+    def shrink(self, rates: Mapping[Any, float]) -> None:
+        pass
