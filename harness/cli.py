@@ -82,7 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 done; 2 bad input, nothing was written; 3 done, some trials failed; 4 another run holds the results;
     130 interrupted, resumable.
     """
-    chosen = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    chosen = parser().parse_args(given)
+    chosen.again = f"harness {shlex.join(given)}"
     try:
         return int(chosen.run(chosen))
     except InputError as error:
@@ -172,7 +174,6 @@ def run(chosen: argparse.Namespace) -> int:
     rate, concurrent = _speed(made, chosen.address, chosen.local)
     console.show_plan(screen, made, rate, concurrent)
     view = console.ProgressView(screen, made, concurrent)
-    again = f"harness {shlex.join(sys.argv[1:])}"
     try:
         with view.showing():
             campaign = launch(made, paths, executor, view)
@@ -180,13 +181,13 @@ def run(chosen: argparse.Namespace) -> int:
         campaign = None
     view.close()
     if campaign is None or not campaign.done:
-        _complain(f"interrupted; every finished trial is kept. Carry on with:\n  {again}")
+        _complain(f"interrupted; every finished trial is kept. Carry on with:\n  {chosen.again}")
         return INTERRUPTED
     verdicts = write_report(paths)
     console.show_verdicts(screen, verdicts, paths)
     failures = sum(sum(task["failures"].values()) for task in verdicts["tasks"].values())
     if failures:
-        _complain(f"{failures} trials failed, see the report; failed ones are tried again by:\n  {again}")
+        _complain(f"{failures} trials failed, see the report; failed ones are tried again by:\n  {chosen.again}")
     return SOME_FAILED if failures else 0
 
 

@@ -7,8 +7,8 @@ Here numbers are YAML 1.2's, only `true` and `false` are truth values, and a rep
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -16,10 +16,30 @@ import yaml
 from harness.errors import InputError, Mistake, Mistakes, bad, nearest
 
 MAX_NODES = 100_000  # aliases can make a small file enormous
+MAX_DEPTH = 50
+ENTRIES = ("tasks", "backbones", "strategies")  # lists whose entries are names or settings
+_TAG = "tag:yaml.org,2002:"
 
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+    # Other types (dates, sets, bytes) are written with explicit tags only, and no setting takes them.
+    yaml_constructors = {  # noqa: RUF012
+        tag: make
+        for tag, make in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.removeprefix(_TAG) in ("null", "str", "seq", "map")
+    }
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)  # resolves `<<`
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                key.tag = f"{_TAG}str"  # a key is a name: the strategy `1:` is called "1"
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 for _tag, _pattern, _first in (
@@ -30,14 +50,27 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", list("-+.")),
     ("merge", "<<", ["<"]),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+    _Loader.add_implicit_resolver(f"{_TAG}{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+    # Beside YAML 1.1's own: a dumped text is quoted if either version would take it for something else.
+    _Dumper.add_implicit_resolver(f"{_TAG}{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
 
 
-def _int(loader: Any, node: Any) -> int:
-    return int(node.value)  # decimal: `010` is ten, not eight
+def _plain(tag: str, make: Callable[[str], Any]) -> None:
+    def construct(loader: _Loader, node: yaml.Node) -> Any:
+        text = loader.construct_scalar(node)  # type: ignore[arg-type]  # refuses other nodes
+        try:
+            return make(str(text))
+        except (ValueError, KeyError) as error:  # `!!int x`, or more digits than Python reads
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{str(text)[:50]!r} is no {tag}", node.start_mark
+            ) from error
+
+    _Loader.add_constructor(f"{_TAG}{tag}", construct)
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _int)
+_plain("bool", lambda text: {"true": True, "false": False}[text.lower()])
+_plain("int", int)  # decimal: `010` is ten, not eight
+_plain("float", lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")))
 
 
 @dataclass(frozen=True)
@@ -61,54 +94,75 @@ class Document:
         return f"{self.origin}: {place}" if place else self.origin
 
 
+@dataclass
+class _Survey:
+    """Walks the nodes of a text, aliases followed, before anything is built from them: notes the line of
+    every dotted path and what is wrong."""
+
+    origin: str
+    lines: dict[str, int] = field(default_factory=dict)
+    mistakes: Mistakes = field(default_factory=Mistakes)
+    count: int = 0
+
+    def visit(self, node: yaml.Node, path: str = "", depth: int = 0) -> None:
+        self.count += 1
+        if self.count > MAX_NODES:
+            raise bad(self.origin, f"has more than {MAX_NODES} settings once its aliases are followed")
+        if depth > MAX_DEPTH:
+            raise bad(self.origin, f"nests settings more than {MAX_DEPTH} deep")
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                line = key.start_mark.line + 1
+                if not isinstance(key, yaml.ScalarNode):
+                    self.mistakes.add(f"{self.origin}:{line}", "a key is a plain name")
+                    continue
+                where = f"{path}.{key.value}" if path else key.value
+                if key.value in seen and key.value != "<<":
+                    self.mistakes.add(f"{self.origin}:{line}: {where}", "stands here a second time")
+                seen.add(key.value)
+                self.lines[where] = line
+                self.visit(value, where, depth + 1)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                self.visit(value, f"{path}.{index}" if path else str(index), depth + 1)
+
+
+def _parse(text: str, origin: str) -> tuple[Any, dict[str, int]]:
+    """The value that a text writes, and the line of every dotted path in it.
+
+    Raises: InputError for text that is not YAML, repeated keys, and aliases or depth beyond reason.
+    """
+    survey = _Survey(origin)
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        if node is not None:
+            survey.visit(node)
+            survey.mistakes.raise_any()
+        return yaml.load(text, Loader=_Loader), survey.lines
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{origin}:{mark.line + 1}" if mark else origin
+        raise bad(place, f"is not YAML: {getattr(error, 'problem', None) or error}") from error
+    except RecursionError as error:
+        raise bad(origin, f"nests settings more than {MAX_DEPTH} deep") from error
+
+
 def read(text: str, origin: str) -> Document:
     """Parse a sweep file.
 
     Raises: InputError for text that is not YAML, repeated keys, and anything but settings at the top.
     """
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-        mistakes = Mistakes()
-        lines: dict[str, int] = {}
-        _scan(node, "", lines, mistakes, [0], origin)
-        mistakes.raise_any()
-        content = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{origin}:{mark.line + 1}" if mark else origin
-        raise bad(place, f"is not YAML: {getattr(error, 'problem', None) or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise bad(origin, f"cannot be read: {error}") from error
+    content, lines = _parse(text, origin)
     if not isinstance(content, dict):
         raise bad(origin, "holds no settings", "a sweep file is a mapping, `name: …` and so on")
     return Document(content, lines, origin)
 
 
-def _scan(
-    node: Any, path: str, lines: dict[str, int], mistakes: Mistakes, count: list[int], origin: str
-) -> None:
-    count[0] += 1
-    if count[0] > MAX_NODES:
-        raise bad(origin, f"has more than {MAX_NODES} settings once its aliases are followed")
-    if node is None:
-        return
-    lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            name = str(key.value)
-            where = f"{path}.{name}" if path else name
-            if not isinstance(key, yaml.ScalarNode):
-                mistakes.add(f"{origin}:{key.start_mark.line + 1}", "a key is a plain name")
-                continue
-            if name in seen and name != "<<":
-                mistakes.add(f"{origin}:{key.start_mark.line + 1}: {where}", "stands here a second time")
-            seen.add(name)
-            lines[where] = key.start_mark.line + 1
-            _scan(value, where, lines, mistakes, count, origin)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _scan(value, f"{path}.{index}", lines, mistakes, count, origin)
+def dump(content: dict[str, Any]) -> str:
+    """The text of a file that `read` reads back as `content`, as does any YAML 1.1 reader."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def assign(document: Document, assignments: Sequence[str]) -> Document:
@@ -121,16 +175,13 @@ def assign(document: Document, assignments: Sequence[str]) -> Document:
     lines = dict(document.lines)
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
-        if not equals or not path:
+        keys = path.split(".")
+        if not equals or "" in keys or len(keys) > MAX_DEPTH:
             mistakes.add(f"--set {assignment}", "takes path=value")
             continue
-        try:
-            value = yaml.load(text, Loader=_Loader)
-        except (yaml.YAMLError, ValueError) as error:
-            mistakes.add(f"--set {path}", f"the value is not YAML: {error}")
-            continue
         with mistakes.collecting():
-            content = _replaced(content, path.split("."), value, path)
+            value, _ = _parse(text, f"--set {path}")
+            content = _replaced(content, keys, value, path)
             lines = {k: v for k, v in lines.items() if k != path and not k.startswith(f"{path}.")}
     mistakes.raise_any()
     return Document(content, lines, document.origin)
@@ -141,18 +192,22 @@ def _replaced(node: Any, keys: list[str], value: Any, path: str) -> Any:
     if not keys:
         return value
     key, *rest = keys
+    done = path.split(".")[: -len(keys)]  # the keys that led to `node`
+    entry = len(done) == 2 and done[0] in ENTRIES
     if isinstance(node, list):
         names = [item.get("name", item.get("use")) if isinstance(item, dict) else item for item in node]
-        index = int(key) if key.isdigit() else names.index(key) if key in names else -1
+        index = int(key) if key.isdecimal() else names.index(key) if key in names else -1
         if not 0 <= index < len(node):
             raise bad(f"--set {path}", f"the list has no entry '{key}'", nearest(key, map(str, names)))
         return [_replaced(item, rest, value, path) if i == index else item for i, item in enumerate(node)]
     if node is None:
         node = {}
-    if isinstance(node, str) and path.split(".")[0] in ("tasks", "backbones", "strategies"):
-        node = {"use": node}  # `tasks.bbc-topics.train_size=64` on `tasks: [bbc-topics]`
-    elif isinstance(node, str):
-        node = {"name": node}  # `optimizer.learning_rate=1e-3` on `optimizer: sgd`
+    if isinstance(node, str):
+        # `tasks.mrpc.train_size=64` on `tasks: [mrpc]`; `optimizer.momentum=0` on `optimizer: sgd`
+        node = {"use" if entry else "name": node}
     if not isinstance(node, dict):
         raise bad(f"--set {path}", f"'{key}' is looked for in {node!r}, which holds no settings")
-    return {**node, key: _replaced(node.get(key), rest, value, path)}
+    child = node.get(key)
+    if rest and child is None and key in node and len(done) == 1 and done[0] in ENTRIES:
+        child = key  # `strategies: {head-only: }` is the ready strategy of that name
+    return {**node, key: _replaced(child, rest, value, path)}

@@ -136,19 +136,24 @@ def parse(tree: Tree, place: str) -> Recipe:
     optimizer = regularizer = training = None
     with mistakes.collecting():
         section = named(tree.get("optimizer"), DEFAULT_OPTIMIZER) or {"name": DEFAULT_OPTIMIZER}
-        optimizer = _plugin("optimizers", Optimizer, section, f"{place}.optimizer")
+        optimizer = configured("optimizers", Optimizer, section, f"{place}.optimizer")
     with mistakes.collecting():
         section = named(tree.get("regularizer"))
         if section is not None:
-            regularizer = _plugin("regularizers", Regularizer, section, f"{place}.regularizer")
+            regularizer = configured("regularizers", Regularizer, section, f"{place}.regularizer")
     with mistakes.collecting():
-        training = build(Training, tree.get("training") or {}, f"{place}.training")
+        section = tree.get("training")
+        training = build(Training, {} if section is None else section, f"{place}.training")
     mistakes.raise_any()
     assert optimizer is not None and training is not None
     return Recipe(optimizer, regularizer, training, tuple(parts))
 
 
-def _plugin(kind: str, base: Any, section: Any, place: str) -> Any:
+def configured(kind: str, base: Any, section: Any, place: str) -> Any:
+    """The plug-in that a section in its long form describes.
+
+    Raises: InputError with every mistake.
+    """
     if not isinstance(section, dict):
         return build(base, section, place)  # raises: not settings at all
     settings = {key: value for key, value in section.items() if key != "name"}

@@ -12,6 +12,7 @@ into "unknown regulariser".
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -60,14 +61,20 @@ def _import(name: str, load: Any) -> ModuleType:
 
 
 def _import_file(kind: str, path: Path) -> ModuleType:
-    name = f"harness_plugins.{kind}.{path.stem}"
+    # two folders may hold files of one name
+    folder = hashlib.sha256(str(path.resolve().parent).encode()).hexdigest()[:8]
+    name = f"harness_plugins.{folder}.{kind}.{path.stem}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before execution, as the import system does: pydantic looks it up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]  # or the next look would find half a module and no fault
+        raise
     return module
 
 
@@ -80,6 +87,8 @@ def _modules(kind: str) -> list[ModuleType]:
     ]
     folders = [Path(entry) for entry in os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep) if entry]
     for folder in folders:
+        if not folder.is_dir():
+            raise PluginError(f"{PLUGINS_VARIABLE} names '{folder}', and there is no such folder")
         for path in sorted((folder / kind).glob("*.py")):
             modules.append(_import(str(path), lambda p=path: _import_file(kind, p)))
     return modules

@@ -32,8 +32,11 @@ class Space:
     values: tuple[Any, ...]
 
     @property
-    def finite(self) -> bool:
-        return self.how not in ("uniform", "loguniform")
+    def size(self) -> int | None:
+        """Number of values; None for a continuous range."""
+        if self.how in ("uniform", "loguniform"):
+            return None
+        return self.values[1] - self.values[0] + 1 if self.how == "int" else len(self.values)
 
     def options(self) -> list[Any]:
         """Every value of a finite space, in the order of the file."""
@@ -49,18 +52,23 @@ class Space:
             return rng.randint(low, high)
         if self.how == "uniform":
             return rng.uniform(low, high)
-        return math.exp(rng.uniform(math.log(low), math.log(high)))
+        drawn = math.exp(rng.uniform(math.log(low), math.log(high)))
+        return min(max(drawn, low), high)  # exp(log(x)) may miss x by a rounding
 
     def nearest(self, default: Any) -> Any:
         """The member of the space that is nearest to the published default (on a log scale where
         all are positive); the first one where nearness has no meaning."""
-        if not _is_number(default):
-            return default if default in self.values and self.finite else self.values[0]
         if self.how in ("uniform", "loguniform", "int"):
-            return min(max(default, self.values[0]), self.values[1])
+            low, high = self.values
+            inside = min(max(default, low), high) if _is_number(default) else low
+            return round(inside) if self.how == "int" else float(inside)
+        # 1 and 1.0 are equal, but as freeze depths one rung and the whole ladder
+        same = [v for v in self.values if v == default]
+        if same:
+            return next((v for v in same if type(v) is type(default)), same[0])
         numbers = [v for v in self.values if _is_number(v)]
-        if default in self.values or not numbers:
-            return default if default in self.values else self.values[0]
+        if not numbers or not _is_number(default):
+            return self.values[0]
         log = default > 0 and all(v > 0 for v in numbers)
         scale = math.log if log else float
         return min(numbers, key=lambda v: abs(scale(v) - scale(default)))
@@ -74,11 +82,19 @@ class Space:
 
 
 OMIT = object()
+MAX_EACH = 10_000  # a few short lists multiply to more strategies than any machine can hold
 HOWS = ("grid", "choice", "uniform", "loguniform", "int")
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return _is_number(value) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def parse(node: Any, place: str) -> Space | None:
@@ -96,7 +112,7 @@ def parse(node: Any, place: str) -> Space | None:
     if how in ("grid", "choice"):
         return Space(how, distinct(values, f"{place}.{how}"))
     mistakes = Mistakes()
-    if len(values) != 2 or not all(_is_number(v) and math.isfinite(v) for v in values):
+    if len(values) != 2 or not all(map(_is_finite, values)):
         raise bad(f"{place}.{how}", f"takes two finite numbers [low, high], not {values!r}")
     low, high = values
     if low >= high:
@@ -185,14 +201,14 @@ def merge(*trees: Mapping[str, Any]) -> Tree:
     for tree in trees:
         for key, value in tree.items():
             before = merged.get(key)
-            if _is_section(before) and _is_section(value) and not _renames(before, value):
+            if is_section(before) and is_section(value) and not _renames(before, value):
                 merged[key] = merge(before, value)
             else:
                 merged[key] = value
     return merged
 
 
-def _is_section(node: Any) -> TypeGuard[Mapping[str, Any]]:
+def is_section(node: Any) -> TypeGuard[Mapping[str, Any]]:
     """Settings, rather than a value or a space, which stands for one."""
     return isinstance(node, Mapping) and not (len(node) == 1 and next(iter(node)) in (*HOWS, "each"))
 
@@ -204,7 +220,7 @@ def _renames(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 def each(tree: Tree, place: str) -> list[tuple[dict[Path, Any], Tree]]:
     """Expand `each:` nodes: one (chosen values, tree) per combination; one entry if there is none.
 
-    Raises: InputError for an empty or repeating list.
+    Raises: InputError for an empty or repeating list, and for more combinations than anyone can mean.
     """
     mistakes = Mistakes()
     axes: dict[Path, tuple[Any, ...]] = {}
@@ -213,6 +229,8 @@ def each(tree: Tree, place: str) -> list[tuple[dict[Path, Any], Tree]]:
             with mistakes.collecting():
                 axes[path] = distinct(node["each"], ".".join((place, *path, "each")))
     mistakes.raise_any()
+    if (count := math.prod(map(len, axes.values()))) > MAX_EACH:
+        raise bad(place, f"`each` makes {count} combinations, and {MAX_EACH} is the most")
     return [
         (chosen, fill(tree, chosen))
         for values in itertools.product(*axes.values())

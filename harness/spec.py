@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
+from types import NoneType
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -18,7 +19,7 @@ from harness import document, space
 from harness.backbones.base import Backbone
 from harness.document import Document
 from harness.errors import InputError, Mistakes, bad, nearest
-from harness.recipe import DEFAULT_OPTIMIZER, SECTIONS, default_of, named, parse
+from harness.recipe import DEFAULT_OPTIMIZER, SECTIONS, configured, default_of, named, parse
 from harness.registry import Plugin, build, find, plugins
 from harness.search.base import Scheduler, Search, SearchSpace
 from harness.space import Path, Tree
@@ -141,7 +142,10 @@ def from_document(doc: Document, bases: list[FilePath]) -> Sweep:
     strategies: list[StrategyEntry] = []
     defaults: Tree = {}
     with mistakes.collecting():
-        defaults = _sections(content)
+        defaults = _sections(content, "")
+        section = defaults.get("optimizer") or {}
+        if space.is_section(section):  # named, so that another one in a task or strategy replaces it whole
+            defaults["optimizer"] = named(section, DEFAULT_OPTIMIZER)
     for entries, key, read in (
         (tasks, "tasks", lambda n, i: _tasks(n, i, bases)),
         (backbones, "backbones", lambda n, i: _backbone(n, i, bases)),
@@ -155,10 +159,10 @@ def from_document(doc: Document, bases: list[FilePath]) -> Sweep:
     with mistakes.collecting():
         search, scheduler = _search(content.get("search"))
     with mistakes.collecting():
-        seeds = build(Seeds, content.get("seeds") or {}, "seeds")
+        seeds = build(Seeds, _given(content, "seeds"), "seeds")
     with mistakes.collecting():
-        resources = build(Resources, content.get("resources") or {}, "resources")
-    baseline = content.get("baseline")
+        resources = build(Resources, _given(content, "resources"), "resources")
+    baseline = None if content.get("baseline") is None else str(content["baseline"])
     names = [strategy.name for strategy in strategies]
     if baseline is not None and baseline not in names and strategies:
         mistakes.add("baseline", f"there is no strategy '{baseline}'", nearest(baseline, names))
@@ -173,6 +177,11 @@ def from_document(doc: Document, bases: list[FilePath]) -> Sweep:
                 check_strategy(sweep, task, strategy)
     mistakes.raise_any()
     return sweep
+
+
+def _given(content: Tree, key: str) -> Any:
+    """A section, empty where the file leaves it out; `0` and `false` are not left out, they are wrong."""
+    return {} if content.get(key) is None else content[key]
 
 
 def _read_list(
@@ -202,16 +211,19 @@ def _read_list(
         seen.add(entry.name)
 
 
-def _sections(content: Tree) -> Tree:
+def _sections(content: Tree, place: str) -> Tree:
+    """The sections of a sweep, a task or a strategy, each plug-in in its long form. What a task's section
+    leaves out, the name of the optimiser included, is the sweep's."""
     defaults = {key: content[key] for key in SECTIONS if key in content}
     for key, value in defaults.items():
         if value is not None and not isinstance(value, (dict, str)):
-            raise bad(key, f"takes settings as `name: value`, not {value!r}")
-    if "optimizer" in defaults:
-        defaults["optimizer"] = named(defaults["optimizer"], DEFAULT_OPTIMIZER)
-    if "regularizer" in defaults:
-        defaults["regularizer"] = named(defaults["regularizer"])
-    return defaults
+            raise bad(f"{place}{key}", f"takes settings as `name: value`, not {value!r}")
+    return _long(defaults)
+
+
+def _long(tree: Tree) -> Tree:
+    """The same settings, `optimizer: sgd` written `optimizer: {name: sgd}`, so that they merge."""
+    return {key: named(node) if key in ("optimizer", "regularizer") else node for key, node in tree.items()}
 
 
 def _entry(node: Any, place: str) -> Tree:
@@ -219,11 +231,24 @@ def _entry(node: Any, place: str) -> Tree:
         return {"use": node}
     if not isinstance(node, dict):
         raise bad(place, f"takes a name or settings, not {node!r}")
-    return dict(node)
+    for key in (*space.HOWS, "each"):
+        if key in node:
+            raise bad(f"{place}.{key}", f"`{key}` stands in place of one setting's value, not of them all")
+    if not isinstance(node.get("use"), (str, NoneType)):
+        raise bad(f"{place}.use", f"takes a name, not {node['use']!r}")
+    name = node.get("name")
+    return dict(node) if name is None else {**node, "name": str(name)}
 
 
 def _label(chosen: Mapping[Path, Any]) -> str:
-    return ",".join(f"{path[-1]}={value}" for path, value in chosen.items())
+    """`depth=3,regularizer=(name=l2,strength=0.1)`: what tells one of `each` from the others."""
+
+    def shown(value: Any) -> str:
+        if isinstance(value, Mapping):
+            return f"({','.join(f'{key}={shown(child)}' for key, child in value.items())})"
+        return f"({','.join(map(shown, value))})" if isinstance(value, list) else str(value)
+
+    return ",".join(f"{path[-1]}={shown(value)}" for path, value in chosen.items())
 
 
 def _tasks(node: Any, place: str, bases: list[FilePath]) -> list[TaskEntry]:
@@ -259,7 +284,7 @@ def _task(node: Tree, place: str, bases: list[FilePath], label: str) -> TaskEntr
         raise bad(place, "names neither a shipped task (`use:`) nor a `kind:` of its own", hint)
     else:
         raise bad(f"{place}.kind", f"there is no kind '{kind}'", nearest(kind, kinds))
-    settings = _sections({key: node.pop(key) for key in SECTIONS if key in node})
+    settings = _sections({key: node.pop(key) for key in SECTIONS if key in node}, f"{place}.")
     mistakes = Mistakes()
     if isinstance(node.get("dataset"), dict):
         with mistakes.collecting():
@@ -289,11 +314,13 @@ def _backbone(node: Any, place: str, bases: list[FilePath]) -> list[BackboneEntr
     path = tree.get("path", use)
     if not isinstance(path, str) or not path:
         raise bad(f"{place}.path", f"takes a Hugging Face id or a folder, not {path!r}")
-    for base in bases:
-        folder = base / FilePath(path).expanduser()
-        if folder.is_dir():
-            tree["path"] = str(folder.resolve())
-            break
+    try:
+        folders = [base / FilePath(path).expanduser() for base in bases]
+        folder = next((folder for folder in folders if folder.is_dir()), None)
+    except (OSError, RuntimeError, ValueError) as error:  # an unknown `~user`, a name too long for a file
+        raise bad(f"{place}.path", f"cannot be looked up: {error}") from error
+    if folder is not None:
+        tree["path"] = str(folder.resolve())
     else:
         if path.startswith((".", "/", "~")) or path.count("/") > 1:
             raise bad(place, f"there is no folder '{path}'")
@@ -328,10 +355,7 @@ def _strategies(node: Any, place: str, defaults: Tree) -> list[StrategyEntry]:
         raise bad(place, f"there is no ready strategy '{use}'", nearest(use, ready))
     if name is None and use is None:
         raise bad(place, "has no name", "write `strategies:` as a mapping, or give each one a `name:`")
-    for key in ("optimizer", "regularizer"):
-        if key in tree:
-            tree[key] = named(tree[key])
-    own = space.merge(dict(ready[use].definition) if use is not None else {}, tree)
+    own = space.merge(ready[use].definition if use is not None else {}, _long(tree))
     base = str(name or use)
     found = []
     for chosen, _ in space.each(space.merge(defaults, own), place):
@@ -340,7 +364,7 @@ def _strategies(node: Any, place: str, defaults: Tree) -> list[StrategyEntry]:
             nested: Any = value
             for key in reversed(path):
                 nested = {key: nested}
-            fixed = space.merge(fixed, nested)
+            fixed = space.merge(fixed, _long(nested))
         label = _label(chosen)
         found.append(StrategyEntry(f"{base}[{label}]" if label else base, fixed, place))
     return found
@@ -362,9 +386,7 @@ def _search(node: Any) -> tuple[Search, Scheduler | None]:
     with mistakes.collecting():
         section = named(tree.get("scheduler"))
         if section is not None:
-            found = find("search", Scheduler, section.get("name"), "search.scheduler")
-            rest = {key: value for key, value in section.items() if key != "name"}
-            scheduler = build(found, rest, "search.scheduler")
+            scheduler = configured("search", Scheduler, section, "search.scheduler")
     mistakes.raise_any()
     return search, scheduler
 

@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 os.environ["HARNESS_PLUGINS"] = str(HERE / "plugins")
 os.environ["HARNESS_CACHE"] = tempfile.mkdtemp(prefix="harness-test-cache-")
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_DATASETS_CACHE"] = os.path.join(os.environ["HARNESS_CACHE"], "datasets")
+os.environ["HF_DATASETS_CACHE"] = str(Path(os.environ["HARNESS_CACHE"]) / "datasets")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from harness.tuning import environment  # noqa: E402

@@ -1,6 +1,6 @@
 """TensorBoard: curves of every trial, and HParams groups that work.
 
-One folder per task and backbone with the experiment's columns; one run per trial below it. Runs of one
+One folder per task and backbone with the table's columns; one run per trial below it. Runs of one
 configuration share a group, so the seed stays out of the group's name. The HParams table shows a metric
 only if its tag is a scalar of the run, and shows the last value.
 
@@ -26,6 +26,7 @@ from harness.records.paths import ResultPaths
 # The `metric` tags of the HParams table; written as scalars by every trial that has them.
 FINAL_VALIDATION = "final/validation"
 FINAL_TEST = "final/test"
+CELL_COLUMNS = ("task", "backbone", "strategy", "phase")
 
 
 def slug(name: str) -> str:
@@ -64,24 +65,22 @@ class RunWriter:
                 values[name] = point[name]
         self.scalars(values, point["step"])
 
-    def hyperparameters(self, values: Mapping[str, Any], group: str) -> None:
-        plain = {
-            key: value if isinstance(value, (bool, int, float, str)) else str(value)
-            for key, value in values.items()
-        }
+    def hyperparameters(self, trial: Mapping[str, Any], group: str) -> None:
+        """The trial's row of the HParams table; runs with one `group` are one row."""
+        values = {**{name: trial[name] for name in CELL_COLUMNS}, **trial["hyperparameters"]}
+        plain = {name: v if isinstance(v, (bool, int, float, str)) else str(v) for name, v in values.items()}
         self._add(summary_v2.hparams_pb(plain, trial_id=group), 0)
 
     def close(self) -> None:
         self._writer.close()
 
 
-def write_experiment(folder: Path, hyperparameters: Iterable[str], strategies: list[str]) -> None:
-    """The columns of the HParams table of one task and backbone."""
+def write_experiment(folder: Path, axes: Iterable[str]) -> None:
+    """The columns of the HParams table: what names a cell, then the hyper-parameters `axes`."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("events.out.tfevents.*"):
         old.unlink()
-    columns = [summary_v2.HParam("strategy", summary_v2.Discrete(strategies)), summary_v2.HParam("phase")]
-    columns += [summary_v2.HParam(name) for name in hyperparameters]
+    columns = [summary_v2.HParam(name) for name in (*CELL_COLUMNS, *axes)]
     metrics = [
         summary_v2.Metric(FINAL_VALIDATION, display_name="validation"),
         summary_v2.Metric(FINAL_TEST, display_name="test"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from harness.registry import Plugin
 from harness.space import Path, Space
 
 Values: TypeAlias = dict[Path, Any]
+
+
+def key(values: Values) -> str:
+    """Equal for the same configuration only: unlike `==`, it tells 1 (a rung) from 1.0 (the whole ladder)."""
+    return json.dumps([[list(path), value] for path, value in sorted(values.items())], sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,8 @@ class SearchSpace:
     @property
     def size(self) -> int | None:
         """Number of configurations; None if some axis is continuous."""
-        if not all(axis.finite for axis in self.axes.values()):
-            return None
-        return prod(len(axis.options()) for axis in self.axes.values())
+        sizes = [axis.size for axis in self.axes.values()]
+        return None if None in sizes else prod(size for size in sizes if size is not None)
 
 
 class Search(Plugin):

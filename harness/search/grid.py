@@ -5,7 +5,9 @@ import random
 from pathlib import Path as FilePath
 from typing import ClassVar
 
-from harness.search.base import Asker, Listed, Search, SearchSpace, Values
+from harness.search.base import Asker, Listed, Search, SearchSpace, Values, key
+
+MAX_SIZE = 100_000
 
 
 class Grid(Search):
@@ -20,12 +22,14 @@ class Grid(Search):
     def reason_against(self, space: SearchSpace) -> str:
         if space.size is None:
             return "a grid cannot list a continuous range; use {grid: […]}, or search: random or optuna"
+        if space.size > MAX_SIZE:
+            return f"the grid has {space.size} configurations, more than {MAX_SIZE}; random search takes some"
         return ""
 
     def configurations(self, space: SearchSpace, cell: str) -> list[Values]:
         options = [axis.options() for axis in space.axes.values()]
         every = [dict(zip(space.axes, values, strict=True)) for values in itertools.product(*options)]
-        rest = [values for values in every if values != space.default]
+        rest = [values for values in every if key(values) != key(space.default)]
         keep = self.budget(space) - 1
         if keep < len(rest):
             kept = set(random.Random(f"{self.seed}:{cell}").sample(range(len(rest)), keep))

@@ -4,7 +4,7 @@ import random
 from pathlib import Path as FilePath
 from typing import ClassVar
 
-from harness.search.base import Asker, Listed, Search, SearchSpace, Values
+from harness.search.base import Asker, Listed, Search, SearchSpace, Values, key
 
 
 class Random(Search):
@@ -18,12 +18,11 @@ class Random(Search):
 
     def configurations(self, space: SearchSpace, cell: str) -> list[Values]:
         rng = random.Random(f"{self.seed}:{cell}")
-        found = [space.default]
+        found = {key(space.default): space.default}
         while len(found) < self.budget(space):
             drawn = {path: axis.sample(rng) for path, axis in space.axes.items()}
-            if drawn not in found:
-                found.append(drawn)
-        return found
+            found.setdefault(key(drawn), drawn)
+        return list(found.values())
 
     def open(self, space: SearchSpace, cell: str, higher_is_better: bool, folder: FilePath) -> Asker:
         return Listed(self.configurations(space, cell))

@@ -194,8 +194,9 @@ class Task(Plugin):
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide a trial's result, beyond the data's content itself."""
+        # where the data comes from and how it is cut is in its content, the delta in no result
         mine = self.model_dump(
-            exclude={"dataset", "splits", "train_size", "validation_size", "test_size", "delta"}
+            exclude={"dataset", "splits", "train_size", "validation_size", "test_size", "split_seed", "delta"}
         )
         return {"kind": self.kind, **mine, "metrics": self.metric_names, "primary": self.primary_metric}
 

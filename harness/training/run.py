@@ -15,7 +15,7 @@ from harness.prepare import ModelFacts
 from harness.recipe import parse
 from harness.records import provenance
 from harness.records.record import Record, Status, write_predictions, write_record
-from harness.records.tensorboard import FINAL_TEST, FINAL_VALIDATION, RunWriter, run_folder
+from harness.records.tensorboard import CELL_COLUMNS, FINAL_TEST, FINAL_VALIDATION, RunWriter, run_folder
 from harness.training.checkpoint import Checkpoints, Progress
 from harness.training.data import open_split
 from harness.training.loop import DivergedError, Job, Point, evaluate, fit, memory_mb
@@ -59,12 +59,8 @@ def run_trial(trial: Mapping[str, Any], workspace: Workspace) -> Generator[Recor
     drift: float | None = None
     try:
         recipe = parse(trial["recipe"], trial["strategy"])
-        group = digest(
-            [trial["task"], trial["backbone"], trial["strategy"], trial["hyperparameters"], trial["phase"]]
-        )
-        writer.hyperparameters(
-            {"strategy": trial["strategy"], "phase": trial["phase"], **trial["hyperparameters"]}, group
-        )
+        group = digest([*(trial[name] for name in CELL_COLUMNS), trial["hyperparameters"]])
+        writer.hyperparameters(trial, group)
         for point in progress.curve:
             writer.point(point)
         job = _job(trial, workspace, recipe, device, model_facts)

@@ -68,12 +68,15 @@ class CellState:
     confirm: Tried | None = None
     exhausted: bool = False
     queue: deque[Trial] = field(default_factory=deque)
+    confirms: bool = True
 
     @property
     def phase(self) -> str:
         if not self.exhausted or not all(tried.complete for tried in self.tried):
             return "tuning"
-        return "done" if self.confirm is None or self.confirm.complete else "confirming"
+        if self.confirm is None:  # still to be handed out, if there is a winner to confirm
+            return "confirming" if self.confirms and winner(self.tried) is not None else "done"
+        return "done" if self.confirm.complete else "confirming"
 
 
 class Campaign:
@@ -112,11 +115,16 @@ class Campaign:
 
     def _open(self, cell: Cell) -> CellState:
         search, task = self.plan.sweep.search, self.plan.tasks[cell.task]
+        asker: Asker
         if cell.configurations is None:
             self.paths.root.mkdir(parents=True, exist_ok=True)
-            name = f"{cell.task} | {cell.backbone} | {cell.strategy}"
-            return CellState(cell, search.open(cell.space, name, task.higher_is_better, self.paths.root))
-        return CellState(cell, Listed(cell.configurations))
+            # Scores of other data, weights or recipes tell a search nothing: they make another study.
+            content = self.plan.trial(cell, cell.space.default, 0, "tune").trial_id[:6]
+            name = f"{cell.task} | {cell.backbone} | {cell.strategy} | {content}"
+            asker = search.open(cell.space, name, task.higher_is_better, self.paths.root)
+        else:
+            asker = Listed(cell.configurations)
+        return CellState(cell, asker, confirms=len(self.plan.confirm_seeds) > 0)
 
     # -- handing out -----------------------------------------------------------------------------
 
@@ -130,7 +138,8 @@ class Campaign:
             while True:
                 while state.queue:
                     trial = state.queue.popleft()
-                    if trial.trial_id not in self.running:
+                    # another cell that shares the trial may have run it meanwhile
+                    if trial.trial_id not in self.running and trial.trial_id not in self._known:
                         self.running[trial.trial_id] = trial
                         self._watch(Event("started", trial))
                         return trial
@@ -151,11 +160,10 @@ class Campaign:
             state.tried.append(tried)
             self._owe(state, tried)
             return True
-        if state.phase != "done" or state.confirm is not None or not self.plan.confirm_seeds:
+        if state.phase != "confirming" or state.confirm is not None:
             return False
         best = winner(state.tried)
-        if best is None:
-            return False
+        assert best is not None  # or the phase were another
         seeds = self.plan.confirm_seeds
         state.confirm = Tried(
             best.values, {s: self.plan.trial(state.cell, best.values, s, "confirm") for s in seeds}
@@ -174,7 +182,7 @@ class Campaign:
                 if record is None or not self._counts(record):
                     state.queue.append(trial)
                     continue
-                self._known[trial.trial_id] = self._summary(record)
+                self._known[trial.trial_id] = self._summary(trial, record)
                 self._replay(trial, self._known[trial.trial_id])
                 self._watch(Event("known", trial, record))
             self._deliver(trial.trial_id)
@@ -195,7 +203,7 @@ class Campaign:
     def finish(self, trial: Trial, record: Record) -> None:
         """A trial has ended; its record is on disk."""
         self.running.pop(trial.trial_id, None)
-        self._known[trial.trial_id] = self._summary(record)
+        self._known[trial.trial_id] = self._summary(trial, record)
         self._watch(Event("ended", trial, record))
         self._deliver(trial.trial_id)
 
@@ -212,17 +220,13 @@ class Campaign:
         value = validation.get(self.plan.tasks[trial.task].primary_metric)
         return None if value is None else self._signs[trial.task] * value
 
-    def _summary(self, record: Record) -> Summary:
-        metric = self.plan.tasks[record["task"]].primary_metric if record["task"] in self.plan.tasks else None
-        sign = self._signs.get(record["task"], 1.0)
-        curve = tuple(
-            (point["epoch"], sign * point["validation"][metric])
-            for point in record["curve"]
-            if metric in point["validation"] and point["validation"][metric] is not None
-        )
-        final = (record["metrics"]["validation"] or {}).get(metric or "")
-        finished = record["status"] == "finished" and final is not None
-        return Summary(record["status"], sign * final if finished and final is not None else None, curve)
+    def _summary(self, trial: Trial, record: Record) -> Summary:
+        # By the trial's task: the record may be of a time when the task had another name.
+        scored = ((point["epoch"], self.score(trial, point["validation"])) for point in record["curve"])
+        curve = tuple((epoch, score) for epoch, score in scored if score is not None)
+        finished = record["status"] == "finished"
+        final = self.score(trial, record["metrics"]["validation"]) if finished else None
+        return Summary(record["status"], final, curve)
 
     def _deliver(self, trial_id: str) -> None:
         for state, tried, seed in self._waiting.pop(trial_id, []):

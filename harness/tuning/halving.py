@@ -13,6 +13,10 @@ from harness.search.base import Asha, Scheduler
 from harness.tuning.campaign import Summary
 
 
+# Rungs reach beyond any trial: where epochs are tuned, the trials of one cell differ in length.
+LONGEST = 1_000_000
+
+
 @dataclass(frozen=True)
 class _Named:
     """All that Ray's scheduler reads of a trial."""
@@ -29,13 +33,12 @@ class Halving:
 
     def _of(self, trial: Trial) -> Any:
         assert isinstance(self._settings, Asha)
-        epochs = trial.recipe["training"]["epochs"]
         if trial.cell not in self._cells:
             self._cells[trial.cell] = AsyncHyperBandScheduler(
                 time_attr="epoch",
                 metric="score",
                 mode="max",
-                max_t=max(epochs, self._settings.grace),
+                max_t=max(LONGEST, self._settings.grace),
                 grace_period=self._settings.grace,
                 reduction_factor=self._settings.reduction,
                 stop_last_trials=False,

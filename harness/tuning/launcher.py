@@ -56,7 +56,7 @@ def check_folder(sweep: Sweep, paths: ResultPaths) -> None:
     task or no backbone in common.
     """
     if not paths.sweep.exists():
-        if paths.root.is_dir() and any(path.name not in (".lock", ".owner") for path in paths.root.iterdir()):
+        if paths.root.is_dir() and any(not path.name.startswith(".lock") for path in paths.root.iterdir()):
             raise bad(
                 str(paths.root), "holds files that are no sweep's results", "name another --results folder"
             )
@@ -142,9 +142,8 @@ def launch(plan: Plan, paths: ResultPaths, executor: Executor, watch: Watch) -> 
 
 
 def _describe_curves(plan: Plan, paths: ResultPaths) -> None:
-    names = [strategy.name for strategy in plan.sweep.strategies]
+    # Every folder gets the same columns: TensorBoard reads one description, whichever folder it is opened on.
+    axes = list(dict.fromkeys(".".join(path) for cell in plan.cells for path in cell.space.axes))
     for task in plan.sweep.tasks:
         for backbone in plan.sweep.backbones:
-            cells = [c for c in plan.cells if (c.task, c.backbone) == (task.name, backbone.name)]
-            axes = dict.fromkeys(".".join(path) for cell in cells for path in cell.space.axes)
-            write_experiment(task_folder(paths, task.name, backbone.name), axes, names)
+            write_experiment(task_folder(paths, task.name, backbone.name), axes)

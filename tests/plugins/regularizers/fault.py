@@ -13,8 +13,9 @@ from harness.regularizers.base import Regularizer, Weight
 
 
 class Fault(Regularizer):
-    """Breaks at step `at`: `raise`, `nan`, `oom`, `kill` (the worker, once per `marker` file), or sleeps `seconds`
-    at every step. Appends a line to the file `log` at the first step, so that runs can be counted."""
+    """Breaks at step `at`: `raise`, `nan`, `oom`, or `kill` (the worker, once per `marker` file).
+    Sleeps `seconds` at every step. Appends a line to the file `log` at the first step, so that runs can be counted.
+    """
 
     name: ClassVar[str] = "fault"
 
