@@ -184,22 +184,29 @@ def _given(content: Tree, key: str) -> Any:
     return {} if content.get(key) is None else content[key]
 
 
+def _renamed(value: Any, name: str) -> Any:
+    """An entry of a mapping, with the name under which it stands; alone, the name says which one is meant."""
+    if value is None:
+        return name
+    if isinstance(value, str):
+        value = {"use": value}
+    return {**value, "name": name} if isinstance(value, Mapping) else value
+
+
 def _read_list(
     node: Any, key: str, read: Callable[[Any, str], list[Any]], entries: list[Any], mistakes: Mistakes
 ) -> None:
     if isinstance(node, Mapping):
-        items = [({**value, "name": name} if isinstance(value, Mapping) else value, f"{key}.{name}", name)
-                 for name, value in node.items()]  # fmt: skip
-        items = [(name if value is None else value, place, name) for value, place, name in items]
+        items = [(_renamed(value, name), f"{key}.{name}") for name, value in node.items()]
     elif isinstance(node, list):
-        items = [(value, f"{key}.{index}", None) for index, value in enumerate(node)]
+        items = [(value, f"{key}.{index}") for index, value in enumerate(node)]
     elif node is None:
         raise bad(key, "is missing", "give at least one")
     else:
         raise bad(key, f"takes a list or a mapping, not {node!r}")
     if not items:
         raise bad(key, "is empty", "give at least one")
-    for value, place, _ in items:
+    for value, place in items:
         with mistakes.collecting():
             entries.extend(read(value, place))
     seen: set[str] = set()

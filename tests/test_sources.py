@@ -100,12 +100,12 @@ def test_saved_folder_has_the_fingerprint_of_the_file(read: Any, tmp_path: Path)
 
 
 def test_fingerprint_follows_the_content(read: Any, tmp_path: Path) -> None:
-    """One letter, one label, or the order of two examples is another data set."""
+    """One letter, one label, or another order is another data set."""
     changed = [
         ROWS,
         [(ROWS[0][0] + "s", ROWS[0][1]), *ROWS[1:]],
         [(ROWS[0][0], ROWS[1][1]), *ROWS[1:]],
-        [ROWS[1], ROWS[0], *ROWS[2:]],
+        ROWS[::-1],
     ]
     found = {
         read(dataset=table(tmp_path / f"{index}.csv", rows))[2].fingerprint
@@ -322,7 +322,9 @@ def test_label_that_labels_does_not_list(refused: Any, tmp_path: Path) -> None:
 
 
 def test_label_listed_twice(refused: Any, tmp_path: Path) -> None:
-    mistakes = refused(dataset=table(tmp_path / "d.csv", ROWS), labels=["animals", "colours", "fruits", "fruits"])
+    mistakes = refused(
+        dataset=table(tmp_path / "d.csv", ROWS), labels=["animals", "colours", "fruits", "fruits"]
+    )
     assert any("fruits" in m.reason for m in mistakes)
 
 

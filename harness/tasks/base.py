@@ -165,11 +165,10 @@ class Task(Plugin):
         raw = sources.assign(self.raw(), self.splits, place)
         wanted = self.columns()
         for column in wanted:
-            for split in raw.values():
-                if column not in split.column_names:
-                    mistakes.add(
-                        place, f"the data has no column '{column}'", nearest(column, split.column_names)
-                    )
+            lacking = [name for name, split in raw.items() if column not in split.column_names]
+            if lacking:
+                reason = f"the data has no column '{column}' in {', '.join(lacking)}"
+                mistakes.add(place, reason, nearest(column, raw[lacking[0]].column_names))
         mistakes.raise_any()
         raw = {name: split.select_columns(list(dict.fromkeys(wanted))) for name, split in raw.items()}
         sizes = Sizes(self.train_size, self.validation_size, self.test_size)
@@ -202,13 +201,15 @@ class Task(Plugin):
 
 
 def content_hash(splits: Mapping[str, Dataset]) -> str:
-    """SHA-256 over the rows of every split, in order, in a layout that does not depend on chunking."""
+    """SHA-256 over the rows of every split, in order, in a layout that does not depend on chunking, nor on
+    the width of offsets that a file's reader chose."""
     import pyarrow as pa
 
     digest = hashlib.sha256()
     for name in SPLITS:
         table = splits[name].with_format("arrow")[:]
-        table = table.replace_schema_metadata(None).combine_chunks()
+        table = table.cast(pa.schema([(field.name, _wide(field.type)) for field in table.schema]))
+        table = table.combine_chunks()
         digest.update(f"{name}:{table.schema}:{table.num_rows}".encode())
         for start in range(0, table.num_rows, 1000):
             sink = pa.BufferOutputStream()
@@ -216,6 +217,21 @@ def content_hash(splits: Mapping[str, Dataset]) -> str:
                 writer.write_table(table.slice(start, 1000))
             digest.update(sink.getvalue())
     return digest.hexdigest()
+
+
+def _wide(kind: Any) -> Any:
+    """An Arrow type with 64-bit offsets throughout."""
+    import pyarrow as pa
+
+    if pa.types.is_string(kind):
+        return pa.large_string()
+    if pa.types.is_binary(kind):
+        return pa.large_binary()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.large_list(_wide(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _wide(field.type)) for field in kind])
+    return kind
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,8 @@ def locate(dataset: dict[str, Any], bases: list[Path], place: str) -> dict[str, 
             return value
         for base in bases:
             path = base / str(value)
-            if path.exists() or ("*" in str(value) and list(base.glob(str(value)))):
+            # `Path.glob` refuses absolute patterns
+            if path.exists() or ("*" in str(path) and glob(str(path), recursive=True)):  # noqa: PTH207
                 return str(path.resolve()) if path.exists() else str(path)
         mistakes.add(where, f"there is no file or folder '{value}'", f"looked below {_shown(bases)}")
         return value
@@ -96,24 +98,24 @@ def load(dataset: dict[str, Any]) -> Mapping[str, Dataset]:
 def assign(own: Mapping[str, Dataset], roles: Mapping[str, str | None], place: str) -> dict[str, Dataset]:
     """The data set's splits by role; a role without a split is left out, to be carved.
 
-    Raises: InputError for a role that names a split which is not there, or no train split.
+    Raises: InputError for a role that names a split which is not there, a split that would serve two roles,
+        or no train split.
     """
     mistakes = Mistakes()
-    found: dict[str, Dataset] = {}
+    chosen: dict[str, str] = {}  # role by split
     for role in SPLITS:
-        if role in roles:
-            name = roles[role]
-            if name is None:
-                continue
-            if name not in own:
-                mistakes.add(f"{place}.splits.{role}", f"the data has no split '{name}'", nearest(name, own))
-                continue
-            found[role] = own[name]
+        usual = next((name for name in _USUAL[role] if name in own), None)
+        name = roles.get(role, usual)
+        if name is None:
+            continue
+        if name not in own:
+            mistakes.add(f"{place}.splits.{role}", f"the data has no split '{name}'", nearest(name, own))
+        elif name in chosen:  # what is reported would be trained or selected on
+            reason = f"the split '{name}' already serves as {chosen[name]}"
+            mistakes.add(f"{place}.splits.{role}", reason, "name another one, or null to carve it from train")
         else:
-            usual = [name for name in _USUAL[role] if name in own]
-            if usual:
-                found[role] = own[usual[0]]
-    if "train" not in found and not mistakes:
+            chosen[name] = role
+    if "train" not in chosen.values() and not mistakes:
         mistakes.add(f"{place}.splits.train", "the data has no train split", f"its splits: {', '.join(own)}")
     mistakes.raise_any()
-    return found
+    return {role: own[name] for name, role in chosen.items()}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,16 +39,17 @@ class TextClassification(Task):
         return [*self.inputs, self.target]
 
     def strata(self, split: Dataset) -> np.ndarray[Any, Any] | None:
-        return None if self.regression else np.asarray(split[self.target][:])
+        # as text: a label that is missing stops the sweep in `describe`, and must not stop numpy before
+        return None if self.regression else np.asarray([str(value) for value in split[self.target][:]])
 
     def describe(self, splits: Mapping[str, Dataset], place: str) -> list[str]:
         mistakes = Mistakes()
         for column in self.inputs:
             for name, split in splits.items():
-                row = next((i for i, text in enumerate(split[column]) if not isinstance(text, str)), None)
+                row = next((i for i, text in enumerate(split[column][:]) if not isinstance(text, str)), None)
                 if row is not None:
                     mistakes.add(place, f"row {row} of the {name} split has no text in '{column}'")
-        seen = {name: set(split[self.target]) for name, split in splits.items()}
+        seen = {name: set(split[self.target][:]) for name, split in splits.items()}
         for name, values in seen.items():
             if None in values:
                 mistakes.add(place, f"the {name} split has rows without a '{self.target}'")
@@ -55,15 +57,16 @@ class TextClassification(Task):
         if self.regression:
             if not all(isinstance(value, (int, float)) for values in seen.values() for value in values):
                 raise bad(place, f"'{self.target}' is not a number, as regression needs")
+            if not all(math.isfinite(value) for values in seen.values() for value in values):
+                raise bad(place, f"'{self.target}' holds NaN or infinity")
             return []
         names = self._class_names(splits, seen, place)
-        known = {self._class_id(value, names) for value in seen["train"]}
-        for name, values in seen.items():
-            for value in sorted(values, key=str):
-                if self._class_id(value, names) is None:
-                    mistakes.add(place, f"the {name} split has the label {value!r}", nearest(value, names))
+        ids = {name: self._class_ids(split, names) for name, split in splits.items()}
+        for name, found in ids.items():
+            for value in sorted((value for value, index in found.items() if index is None), key=str):
+                mistakes.add(place, f"the {name} split has the label {value!r}", nearest(value, names))
         for index, label in enumerate(names):
-            if index not in known:
+            if index not in ids["train"].values():
                 mistakes.add(place, f"the label '{label}' is missing from train")
         if len(names) < 2:
             mistakes.add(place, f"'{self.target}' has a single class ({', '.join(names)})")
@@ -83,12 +86,20 @@ class TextClassification(Task):
             raise bad(place, f"'{self.target}' holds fractions", "set regression: true for a numeric target")
         return [str(value) for value in sorted(values, key=lambda v: (isinstance(v, str), v))]
 
-    def _class_id(self, value: Any, names: list[str]) -> int | None:
-        """The id of a label as the data writes it: its name, or (where names were given) its number."""
-        if str(value) in names:
+    def _class_ids(self, split: Dataset, names: list[str]) -> dict[Any, int | None]:
+        """The id of every label as a split writes it; None for one that is not among `names`."""
+        own = getattr(split.features[self.target], "names", None)
+        return {value: self._class_id(value, names, own) for value in set(split[self.target][:])}
+
+    def _class_id(self, value: Any, names: list[str], own: list[str] | None) -> int | None:
+        if own is not None and self.labels is None:
+            # a number of the split's own names, whatever these look like and whatever their order
+            name = own[value] if 0 <= value < len(own) else None
+            return names.index(name) if name in names else None
+        if own is None and str(value) in names:
             return names.index(str(value))
         if isinstance(value, (int, float)) and float(value).is_integer() and 0 <= int(value) < len(names):
-            return int(value)
+            return int(value)  # names were given to numbers
         return None
 
     def head(self, facts: Facts) -> dict[str, Any]:
@@ -103,7 +114,7 @@ class TextClassification(Task):
         }
 
     def encode(self, split: Dataset, processor: Any, facts: Facts, max_length: int | None) -> Dataset:
-        ids = {value: self._class_id(value, facts.classes) for value in set(split[self.target])}
+        ids = {} if self.regression else self._class_ids(split, facts.classes)
 
         def rows(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
             encoded = dict(

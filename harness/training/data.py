@@ -42,7 +42,7 @@ class Split:
         return self.collate(self.rows.__getitems__(indices))
 
     def references(self) -> list[Any]:
-        return list(self.rows["labels"])
+        return list(self.rows["labels"][:])
 
 
 def encoding_key(workspace: Workspace, task: str, backbone: str, max_length: int | None) -> str:

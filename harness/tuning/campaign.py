@@ -269,12 +269,9 @@ def winner(tried: list[Tried]) -> Tried | None:
 def outcome(tried: Tried) -> Outcome:
     """What a search is told of a configuration."""
     statuses = {summary.status for summary in tried.ended.values()}
+    score = tried.score()
     state = (
-        "finished"
-        if statuses == {"finished"}
-        else "stopped"
-        if statuses <= {"finished", "stopped"}
-        else "failed"
+        "finished" if score is not None else "stopped" if statuses <= {"finished", "stopped"} else "failed"
     )
     first = next(iter(tried.ended.values()))
-    return Outcome(state, tried.score(), first.curve)
+    return Outcome(state, score, first.curve)

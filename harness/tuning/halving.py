@@ -12,7 +12,6 @@ from harness.plan import Trial
 from harness.search.base import Asha, Scheduler
 from harness.tuning.campaign import Summary
 
-
 # Rungs reach beyond any trial: where epochs are tuned, the trials of one cell differ in length.
 LONGEST = 1_000_000
 

@@ -155,6 +155,8 @@ def check_resources(resources: Resources) -> None:
 def execute(campaign: Campaign, workspace: Workspace, halving: Halving, resources: Resources) -> None:
     """Run what the campaign owes on the connected cluster. Returns early on SIGINT and SIGTERM."""
     searcher = PlanSearcher(campaign, workspace, resources.concurrent)
+    # It prints a traceback for every lost worker; the reason is in the trial's record and in the report.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(TrialRunner, workspace=workspace),

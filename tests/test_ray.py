@@ -1,0 +1,198 @@
+"""Sweeps on Ray: the same results as in process, faults that leave the sweep running, kills that lose nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import word_task
+
+from harness.cli import main
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def records(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every record; one that is being replaced at this moment counts as not there."""
+    found = {}
+    for path in (folder / "trials").glob("[!.]*.json"):
+        found[path.stem] = json.loads(path.read_text())
+    return found
+
+
+def outcome(record: dict[str, Any]) -> Any:
+    return {key: record[key] for key in ("status", "metrics", "curve", "drift", "seed", "hyperparameters")}
+
+
+def test_a_sweep_on_ray(sweep: Any, words_csv: Path, tmp_path: Path, capfd: Any) -> None:
+    """One sweep with everything in it, since starting Ray is what takes time here:
+
+    - a trial gives the same result as with `--local`, in whatever order and beside whatever it ran;
+    - one that raises, one that goes non-finite, one that runs out of memory and one whose worker is killed
+      leave the sweep running and get the right status;
+    - two tasks on different metric scales are stopped by their own ASHA;
+    - every cell spends its budget and no more.
+    """
+    marker, log = tmp_path / "killed", tmp_path / "log"
+    fault = {"name": "fault", "log": str(log)}
+    path = sweep(
+        tasks=[
+            word_task(words_csv, metrics=["percent"]),
+            word_task(words_csv, "others", metrics=["accuracy"], split_seed=1),
+        ],
+        training={"epochs": 4, "batch_size": 8, "max_length": 16},
+        optimizer={"learning_rate": {"grid": [3e-3, 1e-8, 1e-2, 2e-8]}},
+        strategies={
+            "full": {"freeze": 0},
+            "raises": {"optimizer": {"learning_rate": 1e-3}, "regularizer": {**fault, "what": "raise", "at": 3}},
+            "diverges": {"optimizer": {"learning_rate": 1e-3}, "regularizer": {**fault, "what": "nan", "at": 10}},
+            "too-large": {"optimizer": {"learning_rate": 1e-3}, "regularizer": {**fault, "what": "oom"}},
+            "killed": {
+                "optimizer": {"learning_rate": 1e-3},
+                "regularizer": {**fault, "what": "kill", "at": 20, "marker": str(marker)},
+            },
+        },
+        search={"algorithm": "grid", "scheduler": {"name": "asha", "grace": 1, "reduction": 2}},
+        seeds={"tune": 1, "confirm": 2},
+        resources={"cpus": 1, "checkpoint_seconds": 0},
+    )
+    assert main(["run", str(path), "--results", str(tmp_path / "ray")]) == 3
+    said = capfd.readouterr()
+    assert "Traceback" not in said.err + said.out
+    found = records(tmp_path / "ray" / "small")
+    plan = json.loads((tmp_path / "ray" / "small" / "plan.json").read_text())
+    tuned = Counter((r["task"], r["strategy"]) for r in found.values() if r["phase"] == "tune")
+    assert tuned == {(cell["task"], cell["strategy"]): cell["budget"] for cell in plan["cells"]}
+
+    statuses: dict[str, Counter[str]] = {}
+    for record in found.values():
+        statuses.setdefault(record["strategy"], Counter())[record["status"]] += 1
+    assert statuses["raises"] == {"failed": 2}
+    assert statuses["diverges"] == {"diverged": 2}
+    assert statuses["too-large"] == {"infeasible": 2}
+    assert statuses["killed"] == {"finished": 2 * (1 + 2)} and marker.exists()
+    assert any(r["attempts"] == 2 for r in found.values() if r["strategy"] == "killed")  # from its checkpoint
+
+    assert statuses["full"]["finished"] >= 2 * (1 + 2) and statuses["full"]["stopped"] >= 2
+    for task, metric in (("words", "percent"), ("others", "accuracy")):
+        cell = [r for r in found.values() if (r["task"], r["strategy"], r["phase"]) == (task, "full", "tune")]
+        early = {r["trial_id"]: r["curve"][0]["validation"][metric] for r in cell}
+        assert any(r["status"] == "stopped" for r in cell)
+        assert any(r["status"] == "finished" for r in cell if early[r["trial_id"]] == max(early.values()))
+
+    # The same sweep in this process, one trial after the other. Which trials ASHA stops depends on their order
+    # of arrival, so what both ran to its end is compared.
+    assert main(["run", str(path), "--results", str(tmp_path / "local"), "--local"]) == 3
+    alone = records(tmp_path / "local" / "small")
+    both = [
+        trial for trial in found.keys() & alone.keys()
+        if found[trial]["status"] == alone[trial]["status"] != "stopped"
+    ]  # fmt: skip
+    assert len(both) >= 12
+    for trial in both:
+        assert outcome(found[trial]) == outcome(alone[trial]), found[trial]["strategy"]
+
+
+def start(path: Path, results: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness", "run", str(path), "--results", str(results)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(process: subprocess.Popen[str], folder: Path, count: int, seconds: float = 100) -> None:
+    """Until so many trials have ended, or the process has."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        if len(list((folder / "trials").glob("[!.]*.json"))) >= count:
+            return
+        time.sleep(0.02)
+    assert process.poll() is not None, "no progress"
+
+
+@pytest.fixture
+def slow_sweep(sweep: Any, tmp_path: Path) -> Any:
+    """Twelve trials of about a second that log when they start."""
+    log = tmp_path / "log"
+    regularizer = {"name": "fault", "seconds": 0.06, "log": str(log)}
+    path = sweep(
+        optimizer={"learning_rate": {"grid": [1e-3, 2e-3, 3e-3]}},
+        baseline=None,
+        strategies={"a": {"regularizer": regularizer}, "b": {"freeze": 2, "regularizer": regularizer}},
+        resources={"cpus": 1, "checkpoint_seconds": 0},
+    )
+    return path, log
+
+
+def test_a_driver_killed_at_random_moments_loses_nothing(slow_sweep: Any, tmp_path: Path) -> None:
+    """SIGKILL three times, run again: exactly the planned records, and no finished trial run twice."""
+    path, log = slow_sweep
+    folder = tmp_path / "results" / "small"
+    seed = int(os.environ.get("HARNESS_TEST_SEED", random.randrange(10**6)))
+    rng = random.Random(seed)
+    finished: dict[str, int] = {}
+    for _ in range(3):
+        process = start(path, tmp_path / "results")
+        wait_for(process, folder, len(finished) + rng.randint(1, 3))
+        time.sleep(rng.uniform(0, 0.8))
+        process.kill()
+        process.communicate()
+        time.sleep(2)  # its workers notice
+        for trial in (folder / "trials").glob("[!.]*.json"):
+            stamp = trial.stat().st_mtime_ns
+            assert finished.setdefault(trial.stem, stamp) == stamp, f"seed {seed}"
+    process = start(path, tmp_path / "results")
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, f"seed {seed}\n{said}"
+    after = {trial.stem: trial.stat().st_mtime_ns for trial in (folder / "trials").glob("[!.]*.json")}
+    assert {key: after[key] for key in finished} == finished, f"seed {seed}"
+    cells = [json.loads(cell.read_text()) for cell in (folder / "cells").glob("*.json")]
+    planned = {entry["trial_id"] for cell in cells for phase in ("tune", "confirm") for entry in cell[phase]}
+    assert set(after) == planned and len(planned) == 2 * (3 + 3), f"seed {seed}"
+    assert all(record["status"] == "finished" for record in records(folder).values())
+    assert not list((folder / "checkpoints").glob("*.pt"))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_a_resumable_state_and_says_how(slow_sweep: Any, tmp_path: Path, sent: int) -> None:
+    path, _ = slow_sweep
+    folder = tmp_path / "results" / "small"
+    process = start(path, tmp_path / "results")
+    wait_for(process, folder, 2)
+    process.send_signal(sent)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Carry on with" in said and f"harness run {path}" in said and "Traceback" not in said
+    kept = set(records(folder))
+    assert 2 <= len(kept) < 12
+    from harness.records.lock import hold
+    from harness.records.paths import ResultPaths
+
+    with hold(ResultPaths(folder)):
+        pass  # nobody holds it any more
+
+
+def test_a_running_cluster_is_used_and_its_nodes_are_looked_at(sweep: Any, tmp_path: Path, capsys: Any) -> None:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    try:
+        one = {"strategies": {"full": {"freeze": 2}}, "baseline": None, "seeds": {"tune": 1, "confirm": 0}}
+        path = sweep(**one, resources={"cpus": 64})
+        arguments = ["run", str(path), "--results", str(tmp_path / "results"), "--address", cluster.address]
+        assert main(arguments) == 2
+        assert "the largest node has 2" in capsys.readouterr().err
+        sweep(**one, resources={"cpus": 0.5, "concurrent": 1})
+        assert main(arguments) == 0
+        assert len(records(tmp_path / "results" / "small")) == 2
+    finally:
+        cluster.shutdown()
