@@ -126,10 +126,11 @@ def _console() -> Any:
 
 def plan(chosen: argparse.Namespace) -> int:
     from harness import spec
+
+    sweep = spec.load(chosen.spec, chosen.assignments)  # told before torch is imported, which takes seconds
     from harness.plan import as_dict, make_plan
     from harness.prepare import prepare
 
-    sweep = spec.load(chosen.spec, chosen.assignments)
     try:
         made = make_plan(sweep, prepare(sweep))
     except InputError as error:
@@ -155,15 +156,17 @@ def _speed(made: Any, address: str | None, local: bool = False) -> tuple[float |
 
 
 def run(chosen: argparse.Namespace) -> int:
-    from harness import console, spec
+    from harness import spec
+
+    if chosen.local and chosen.address:
+        raise bad("--local", "runs in this process and takes no --address")
+    sweep = spec.load(chosen.spec, chosen.assignments)
+    from harness import console
     from harness.plan import make_plan
     from harness.records.paths import ResultPaths
     from harness.report.build import write_report
     from harness.tuning.launcher import Executor, launch, preflight
 
-    if chosen.local and chosen.address:
-        raise bad("--local", "runs in this process and takes no --address")
-    sweep = spec.load(chosen.spec, chosen.assignments)
     paths = ResultPaths(chosen.results / sweep.name)
     executor = Executor(chosen.local, chosen.address)
     try:
@@ -187,7 +190,9 @@ def run(chosen: argparse.Namespace) -> int:
     console.show_verdicts(screen, verdicts, paths)
     failures = sum(sum(task["failures"].values()) for task in verdicts["tasks"].values())
     if failures:
-        _complain(f"{failures} trials failed, see the report; failed ones are tried again by:\n  {chosen.again}")
+        _complain(
+            f"{failures} trials failed, see the report; failed ones are tried again by:\n  {chosen.again}"
+        )
     return SOME_FAILED if failures else 0
 
 

@@ -37,7 +37,15 @@ def test_a_sweep_from_file_to_verdict(sweep: Any, local: Any, tmp_path: Path, ca
     assert local(sweep()) == 0
     said = capsys.readouterr().out
     folder = tmp_path / "results" / "small"
-    for name in ("sweep.yaml", "plan.json", "trials.parquet", "report.html", "report.md", "verdicts.json", "tb"):
+    for name in (
+        "sweep.yaml",
+        "plan.json",
+        "trials.parquet",
+        "report.html",
+        "report.md",
+        "verdicts.json",
+        "tb",
+    ):
         assert (folder / name).exists(), name
     plan = json.loads((folder / "plan.json").read_text())
     found = records(folder)
@@ -45,7 +53,16 @@ def test_a_sweep_from_file_to_verdict(sweep: Any, local: Any, tmp_path: Path, ca
     assert sum(r["phase"] == "confirm" for r in found.values()) == 2 * 3
     assert {r["seed"] for r in found.values() if r["phase"] == "confirm"} == {1000, 1001, 1002}
     verdict = json.loads((folder / "verdicts.json").read_text())["tasks"]["words"]
-    assert {"leader", "tie_set", "recommended", "baseline", "comparisons", "seeds", "coverage", "failures"} <= set(verdict)
+    assert {
+        "leader",
+        "tie_set",
+        "recommended",
+        "baseline",
+        "comparisons",
+        "seeds",
+        "coverage",
+        "failures",
+    } <= set(verdict)
     assert verdict["sentence"] in said and "report.html" in said and "harness tensorboard" in said
     assert list((folder / "predictions").glob("*.parquet")) and list((folder / "figures").glob("*.svg"))
     assert list((folder / "tables").glob("*.tex"))
@@ -65,7 +82,10 @@ def test_running_again_redoes_nothing(sweep: Any, local: Any, tmp_path: Path) ->
     [
         ({"seeds": {"tune": 1, "confirm": 4}}, 2),
         ({"optimizer": {"learning_rate": {"grid": [1e-3, 1e-2, 3e-2]}}}, 2),
-        ({"strategies": {"full": {"freeze": 0}, "head-only": {"freeze": "all"}, "top": {"freeze": 2}}}, 2 + 3),
+        (
+            {"strategies": {"full": {"freeze": 0}, "head-only": {"freeze": "all"}, "top": {"freeze": 2}}},
+            2 + 3,
+        ),
     ],
     ids=["a seed", "a value", "a strategy"],
 )
@@ -143,7 +163,9 @@ def test_failed_trials_leave_the_sweep_running_and_are_tried_again(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_halving_stops_trials_within_each_cell(sweep: Any, local: Any, words_csv: Path, tmp_path: Path) -> None:
+def test_halving_stops_trials_within_each_cell(
+    sweep: Any, local: Any, words_csv: Path, tmp_path: Path
+) -> None:
     """Two tasks whose scores differ a hundredfold: each cell stops its own, none is stopped by the other."""
     path = sweep(
         tasks=[
@@ -174,7 +196,10 @@ def test_optuna_keeps_its_studies_with_the_results(sweep: Any, local: Any, tmp_p
     path = sweep(
         optimizer={"learning_rate": {"loguniform": [1e-4, 1e-2]}},
         search={"algorithm": "optuna", "trials": 4, "scheduler": "asha"},
-        strategies={"full": {"freeze": 0}, "sp": {"regularizer": {"name": "l2-sp", "strength": {"uniform": [0, 1]}}}},
+        strategies={
+            "full": {"freeze": 0},
+            "sp": {"regularizer": {"name": "l2-sp", "strength": {"uniform": [0, 1]}}},
+        },
     )
     assert local(path) == 0
     folder = tmp_path / "results" / "small"
@@ -184,7 +209,9 @@ def test_optuna_keeps_its_studies_with_the_results(sweep: Any, local: Any, tmp_p
     studies = optuna.get_all_study_summaries(storage)
     assert len(studies) == 2
     for study in studies:
-        states = [t.state.name for t in optuna.load_study(study_name=study.study_name, storage=storage).trials]
+        states = [
+            t.state.name for t in optuna.load_study(study_name=study.study_name, storage=storage).trials
+        ]
         assert len(states) == 4 and set(states) <= {"COMPLETE", "PRUNED"}
 
 
@@ -202,7 +229,9 @@ def test_bad_input_names_every_mistake_and_writes_nothing(sweep: Any, tmp_path: 
     assert "Traceback" not in said and not (tmp_path / "results").exists()
 
 
-def test_what_only_data_and_models_show_is_found_before_any_trial(sweep: Any, tmp_path: Path, capsys: Any) -> None:
+def test_what_only_data_and_models_show_is_found_before_any_trial(
+    sweep: Any, tmp_path: Path, capsys: Any
+) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_text("{")
@@ -217,7 +246,9 @@ def test_what_only_data_and_models_show_is_found_before_any_trial(sweep: Any, tm
     assert not (tmp_path / "results").exists()
 
 
-def test_results_of_a_different_sweep_are_refused(sweep: Any, local: Any, words_csv: Path, tmp_path: Path, capsys: Any) -> None:
+def test_results_of_a_different_sweep_are_refused(
+    sweep: Any, local: Any, words_csv: Path, tmp_path: Path, capsys: Any
+) -> None:
     assert local(sweep()) == 0
     before = stamps(tmp_path / "results" / "small")
     assert local(sweep(tasks=[word_task(words_csv, "another")])) == 2
@@ -303,7 +334,7 @@ def test_the_ladder_of_any_folder_is_listed(models: Any, capsys: Any) -> None:
 
 
 def test_sweeps_that_ship_are_valid(tmp_path: Path) -> None:
-    """Every file in `sweeps/` reads; what it names that is not here is only data on the hub or of the user."""
+    """Every file in `sweeps/` reads; all that may be missing is the user's own data."""
     from harness import spec
     from harness.errors import InputError
 
@@ -314,11 +345,15 @@ def test_sweeps_that_ship_are_valid(tmp_path: Path) -> None:
         try:
             spec.load(path)
         except InputError as error:
-            assert all("there is no file or folder 'data/" in mistake.reason for mistake in error.mistakes), path
+            assert all("there is no file or folder 'data/" in mistake.reason for mistake in error.mistakes), (
+                path
+            )
 
 
 def test_help_names_every_verb() -> None:
     """The command line as a tested surface: what is added or taken away shows here."""
-    done = subprocess.run([sys.executable, "-m", "harness", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "--help"], capture_output=True, text=True, check=True
+    )
     for verb in ("plan", "run", "status", "report", "tensorboard", "list"):
         assert f"\n    {verb}" in done.stdout

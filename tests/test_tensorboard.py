@@ -73,7 +73,8 @@ def test_hparams_has_one_group_per_configuration(finished: Path, opened_on: str)
     )
     groups = list_session_groups.Handler(request, hparams, "", asked).run().session_groups
     wanted = {
-        (r["strategy"], r["phase"], r["hyperparameters"]["optimizer.learning_rate"]) for r in trial_records(finished)
+        (r["strategy"], r["phase"], r["hyperparameters"]["optimizer.learning_rate"])
+        for r in trial_records(finished)
     }
     shown = {
         (

@@ -105,8 +105,8 @@ def test_the_record_explains_itself_and_is_on_disk(planned: Any) -> None:
     record = run(plan, workspace, phase="confirm")
     assert read_record(workspace.paths.trial(record["trial_id"])) == record
     wanted = {
-        "trial_id", "phase", "task", "kind", "backbone", "strategy", "hyperparameters", "seed", "status", "reason",
-        "metrics", "curve", "cost", "drift", "provenance",
+        "trial_id", "phase", "task", "kind", "backbone", "strategy", "hyperparameters", "seed", "status",
+        "reason", "metrics", "curve", "cost", "drift", "provenance",
     }  # fmt: skip
     assert wanted <= set(record)
     cost = {"wall_s", "device_s", "flops", "steps", "trainable_params", "peak_memory_mb"}
@@ -162,7 +162,7 @@ def test_frozen_weights_stay_and_the_others_move(planned: Any, tmp_path: Path, f
 
 
 def test_the_loop_equals_a_plain_one(planned: Any, tmp_path: Path) -> None:
-    """One epoch against a loop written out here: same order, AdamW, linear schedule with warm-up, clipping."""
+    """One epoch against a loop written out here: same order, AdamW, warm-up and linear decay, clipping."""
     strategy = {"freeze": 2, "optimizer": {"name": "adamw", "learning_rate": 5e-3, "weight_decay": 0.1}}
     plan, workspace = planned(
         strategy, training={"epochs": 1, "batch_size": 8, "max_length": 16, "warmup": 0.25, "clip": 0.5}

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from harness.backbones.ladder import Ladder, base_of
 
 
@@ -16,6 +13,9 @@ def forward_flops(model: Any, ladder: Ladder, batch: dict[str, Any], examples: i
     Counts what torch's counter knows: matrix products, convolutions, attention. What happens outside
     the blocks and before the head is counted with rung 0, where the stem is.
     """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
     was_training = model.training
     model.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():

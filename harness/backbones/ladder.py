@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from harness.backbones.family import Family
 from harness.registry import plugins
+
+# Reading a sweep file walks this package; torch is imported only where a model is really looked at.
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass
@@ -66,8 +67,8 @@ class Ladder:
 
 def base_of(model: Any) -> nn.Module:
     """The pretrained part of a model with a head; a model without a head is its own base."""
-    base = getattr(model, model.base_model_prefix, model)
-    return base if isinstance(base, nn.Module) else model
+    base: nn.Module = getattr(model, model.base_model_prefix, model)
+    return base if hasattr(base, "named_modules") else model
 
 
 def build_ladder(model: Any) -> Ladder:
@@ -118,6 +119,8 @@ def build_ladder(model: Any) -> Ladder:
 
 def reset_head(model: Any, ladder: Ladder, seed: int) -> None:
     """Draw the head anew, as the family initialises it, from a seed of its own."""
+    import torch
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in ladder.head.modules:

@@ -14,7 +14,7 @@ from harness.regularizers.base import Regularizer, Weight
 
 class Fault(Regularizer):
     """Breaks at step `at`: `raise`, `nan`, `oom`, or `kill` (the worker, once per `marker` file).
-    Sleeps `seconds` at every step. Appends a line to the file `log` at the first step, so that runs can be counted.
+    Sleeps `seconds` at every step. Appends a line to the file `log` at the first step: runs can be counted.
     """
 
     name: ClassVar[str] = "fault"
