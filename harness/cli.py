@@ -188,12 +188,9 @@ def run(chosen: argparse.Namespace) -> int:
         return INTERRUPTED
     verdicts = write_report(paths)
     console.show_verdicts(screen, verdicts, paths)
-    failures = sum(sum(task["failures"].values()) for task in verdicts["tasks"].values())
-    if failures:
-        _complain(
-            f"{failures} trials failed, see the report; failed ones are tried again by:\n  {chosen.again}"
-        )
-    return SOME_FAILED if failures else 0
+    if view.failures:
+        _complain(f"{view.failures} trials failed, see the report; run again by:\n  {chosen.again}")
+    return SOME_FAILED if view.failures else 0
 
 
 def _results(chosen: argparse.Namespace) -> Any:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from harness.plan import Cell, Plan, count, notes, predicted
 from harness.records.paths import ResultPaths
+from harness.records.record import FAILURES
 from harness.tuning.campaign import Event
 
 # Elsewhere than on a terminal a line per ended trial is written, but not more often than this.
@@ -149,6 +150,7 @@ class ProgressView:
             self._status[record["status"]] += 1
             cell = self._cells[trial.cell]
             cell[record["status"]] += 1
+            self._note_best(event)
             if event.what == "known":
                 self._known += 1
                 return
@@ -157,7 +159,6 @@ class ProgressView:
             self._device_seconds += record["cost"]["device_s"]
             if record["cost"]["wall_s"] > 0 and record["status"] == "finished":
                 self._rates.append(record["cost"]["flops"] / record["cost"]["wall_s"])
-            self._note_best(event)
             if self._live is None:
                 self._say(event)
 
@@ -172,6 +173,11 @@ class ProgressView:
             if better:
                 self._best[trial.cell] = value
 
+    @property
+    def failures(self) -> int:
+        """Trials that ended without a score, for another reason than the scheduler."""
+        return sum(self._status[status] for status in FAILURES)
+
     def _done(self) -> int:
         return sum(self._status.values())
 
@@ -185,10 +191,9 @@ class ProgressView:
         return ends[0] if ends[0] == ends[1] else f"{ends[0]} – {ends[1]}"
 
     def _summary(self) -> str:
-        failed = sum(self._status[s] for s in ("failed", "diverged", "infeasible"))
         return (
             f"{self._done()}/{self._total} trials ended ({self._known} from before, "
-            f"{self._status['stopped']} stopped, {failed} failed), {len(self._running)} running; "
+            f"{self._status['stopped']} stopped, {self.failures} failed), {len(self._running)} running; "
             f"{duration(time.monotonic() - self._started)} so far, left {self._time_left()}; "
             f"{duration(self._device_seconds)} of device time"
         )
@@ -197,7 +202,7 @@ class ProgressView:
         record, trial = event.record, event.trial
         assert record is not None
         now = time.monotonic()
-        bad = record["status"] in ("failed", "diverged", "infeasible")
+        bad = record["status"] in FAILURES
         if self._total > _MANY_TRIALS and now - self._spoken < _QUIET_SECONDS and not bad:
             return
         self._spoken = now
@@ -229,7 +234,7 @@ class ProgressView:
         cells = [c for c in self._plan.cells if self._cells[c.id]["running"] or self._cells[c.id]["finished"]]
         for cell in cells[-30:]:
             seen, best = self._cells[cell.id], self._best.get(cell.id, math.nan)
-            failed = seen["failed"] + seen["diverged"] + seen["infeasible"]
+            failed = sum(seen[status] for status in FAILURES)
             numbers = [str(seen[k]) for k in ("finished", "running", "stopped")]
             shown = f"{best:.4f}" if not math.isnan(best) else "—"
             table.add_row(*map(_text, [cell.task, cell.strategy, *numbers, str(failed), shown]))

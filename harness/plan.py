@@ -155,7 +155,7 @@ def make_plan(sweep: Sweep, prepared: Prepared) -> Plan:
         for backbone in sweep.backbones:
             for strategy in sweep.strategies:
                 tree = sweep.tree(task, strategy)
-                axes = search_space(tree, strategy.name)
+                axes = search_space(tree, strategy)
                 name = digest([task.name, backbone.name, strategy.name], 12)
                 cell = Cell(
                     name, task.name, backbone.name, strategy.name, tree, axes, sweep.search.budget(axes), None
@@ -257,7 +257,10 @@ def as_dict(plan: Plan) -> dict[str, Any]:
             for entry in sweep.backbones
             for model in [plan.prepared.models[sweep.tasks[0].name, entry.name]]
         ],
-        "strategies": [{"name": entry.name, "definition": entry.settings} for entry in sweep.strategies],
+        "strategies": [
+            {"name": entry.name, "definition": space.merge(entry.preset, entry.settings)}
+            for entry in sweep.strategies
+        ],
         "cells": [
             {
                 "id": cell.id,

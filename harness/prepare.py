@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness import space
+from harness.backbones.base import share_padding
 from harness.backbones.family import NoLadderError
 from harness.backbones.flops import forward_flops
 from harness.backbones.ladder import build_ladder
@@ -110,6 +111,7 @@ def model_facts(
     except NoLadderError as error:
         raise bad(place, f"no ladder of blocks is found: {error}") from error
     processor = backbone.backbone.processor(task.processor_class, place)
+    share_padding(skeleton.config, processor)
     try:
         examples = task.encode(sample, processor, facts, max_length).remove_columns("length")
         model = skeleton.to_empty(device="cpu")

@@ -89,7 +89,7 @@ def _modules(kind: str) -> list[ModuleType]:
     for folder in folders:
         if not folder.is_dir():
             raise PluginError(f"{PLUGINS_VARIABLE} names '{folder}', and there is no such folder")
-        for path in sorted((folder / kind).glob("*.py")):
+        for path in sorted(folder.joinpath(*kind.split(".")).glob("*.py")):
             modules.append(_import(str(path), lambda p=path: _import_file(kind, p)))
     return modules
 

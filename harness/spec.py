@@ -76,11 +76,18 @@ class BackboneEntry:
 
 @dataclass(frozen=True)
 class StrategyEntry:
-    """One strategy of a sweep: its own settings, spaces included, and where they stand."""
+    """One strategy of a sweep: its own settings, spaces included, where they stand, and the ready strategy
+    that it starts from."""
 
     name: str
     settings: Tree
     place: str
+    use: str | None = None
+
+    @property
+    def preset(self) -> Mapping[str, Any]:
+        """Published defaults: weaker than anything that the file says."""
+        return presets()[self.use].definition if self.use is not None else {}
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class Sweep:
 
     def tree(self, task: TaskEntry | None, strategy: StrategyEntry) -> Tree:
         """The full settings of a strategy on a task, spaces included."""
-        return space.merge(self.defaults, task.settings if task else {}, strategy.settings)
+        return space.merge(strategy.preset, self.defaults, task.settings if task else {}, strategy.settings)
 
 
 KEYS = (
@@ -362,7 +369,7 @@ def _strategies(node: Any, place: str, defaults: Tree) -> list[StrategyEntry]:
         raise bad(place, f"there is no ready strategy '{use}'", nearest(use, ready))
     if name is None and use is None:
         raise bad(place, "has no name", "write `strategies:` as a mapping, or give each one a `name:`")
-    own = space.merge(ready[use].definition if use is not None else {}, _long(tree))
+    own = _long(tree)
     base = str(name or use)
     found = []
     for chosen, _ in space.each(space.merge(defaults, own), place):
@@ -373,7 +380,7 @@ def _strategies(node: Any, place: str, defaults: Tree) -> list[StrategyEntry]:
                 nested = {key: nested}
             fixed = space.merge(fixed, _long(nested))
         label = _label(chosen)
-        found.append(StrategyEntry(f"{base}[{label}]" if label else base, fixed, place))
+        found.append(StrategyEntry(f"{base}[{label}]" if label else base, fixed, place, use))
     return found
 
 
@@ -398,13 +405,17 @@ def _search(node: Any) -> tuple[Search, Scheduler | None]:
     return search, scheduler
 
 
-def search_space(tree: Tree, place: str) -> SearchSpace:
-    """The axes of a strategy's settings, with the published default on each.
+def search_space(tree: Tree, strategy: StrategyEntry) -> SearchSpace:
+    """The axes of a strategy's settings, with the published default on each: that of the ready strategy it
+    starts from, else that of the plug-in.
 
     Raises: InputError for malformed spaces.
     """
-    axes = space.spaces(tree, place)
-    return SearchSpace(axes, {path: axis.nearest(default_of(tree, path)) for path, axis in axes.items()})
+    axes = space.spaces(tree, strategy.name)
+    published = {path: node for path, node in space.walk(strategy.preset) if not isinstance(node, Mapping)}
+    return SearchSpace(
+        axes, {p: axis.nearest(published.get(p, default_of(tree, p))) for p, axis in axes.items()}
+    )
 
 
 def check_strategy(sweep: Sweep, task: TaskEntry | None, strategy: StrategyEntry) -> None:
@@ -425,7 +436,7 @@ def check_strategy(sweep: Sweep, task: TaskEntry | None, strategy: StrategyEntry
         for probe in axis.probes()[1:]:
             with mistakes.collecting():
                 parse(space.fill(tree, {**first, path: probe}), "")
-    if not mistakes and (reason := sweep.search.reason_against(search_space(tree, ""))):
+    if not mistakes and (reason := sweep.search.reason_against(search_space(tree, strategy))):
         mistakes.add("", reason)
     found = Mistakes()
     for mistake in mistakes:
@@ -476,7 +487,10 @@ def resolved(sweep: Sweep) -> Tree:
         "backbones": [backbone(entry) for entry in sweep.backbones],
         "tasks": [task(entry) for entry in sweep.tasks],
         **sweep.defaults,
-        "strategies": {entry.name: entry.settings for entry in sweep.strategies},
+        "strategies": {
+            entry.name: {**({"use": entry.use} if entry.use else {}), **entry.settings}
+            for entry in sweep.strategies
+        },
         **({"baseline": sweep.baseline} if sweep.baseline is not None else {}),
         "search": search,
         "seeds": sweep.seeds.model_dump(),

@@ -287,7 +287,7 @@ VALID = {
     "backbones": ["minilm-l6"],
     "strategies": {"full": {"freeze": 0}, "head-only": None},
 }
-HOSTILE = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+HOSTILE = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def survives(text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,7 +62,7 @@ STRATEGIES = st.fixed_dictionaries(
         "freeze": st.integers(0, RUNGS) | st.floats(0, 1) | st.just("all"),
         "optimizer": st.fixed_dictionaries(
             {"name": st.sampled_from(["adamw", "adam", "sgd"])},
-            optional={"learning_rate": LR, "weight_decay": st.floats(0, 1), "head_multiplier": st.floats(0.1, 10)},
+            optional={"learning_rate": LR, "weight_decay": st.floats(0, 1), "head_multiplier": LR},
         ),
         "regularizer": st.none()
         | st.fixed_dictionaries(
@@ -79,7 +78,7 @@ STRATEGIES = st.fixed_dictionaries(
         ),
     },
 )  # fmt: skip
-PURE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PURE = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def backwards(tree: Any) -> Any:
@@ -131,9 +130,10 @@ RECIPE = parse(
 ).as_dict()
 OTHER_VALUES: dict[tuple[str, ...], Any] = {
     ("freeze",): 3,
-    ("optimizer", "learning_rate"): 0.5, ("optimizer", "head_multiplier"): 2.0, ("optimizer", "weight_decay"): 0.5,
-    ("optimizer", "momentum"): 0.5, ("optimizer", "nesterov"): True,
-    ("regularizer", "strength"): 0.7, ("regularizer", "mode"): "decoupled", ("regularizer", "head_strength"): 0.7,
+    ("optimizer", "learning_rate"): 0.5, ("optimizer", "head_multiplier"): 2.0,
+    ("optimizer", "weight_decay"): 0.5, ("optimizer", "momentum"): 0.5, ("optimizer", "nesterov"): True,
+    ("regularizer", "strength"): 0.7, ("regularizer", "mode"): "decoupled",
+    ("regularizer", "head_strength"): 0.7,
     ("training", "epochs"): 4, ("training", "batch_size"): 8, ("training", "accumulation"): 2,
     ("training", "evaluation_batch_size"): 32, ("training", "max_length"): 64, ("training", "warmup"): 0.2,
     ("training", "schedule"): "cosine", ("training", "clip"): None, ("training", "precision"): "bf16",
@@ -385,7 +385,7 @@ seeds: {tune: 2, confirm: 5}
     assert {trial.hyperparameters["regularizer.strength"] for trial in trials(plan)} == {0, 1e-2, 1e-1}
     # below `all` nothing that trains has a reference: the three λ are one
     assert count(plan)["tune"] == 2 * (3 * 3 * 3 + 3) * 2
-    assert len(ids(plan)) == len(trials(plan)) / 1 == 2 * (3 * 3 * 3 + 3) * 2
+    assert len(ids(plan)) == count(plan)["tune"]
 
 
 # -- what it costs -------------------------------------------------------------------------------
@@ -457,4 +457,4 @@ def test_combinations_that_only_clash_together_are_an_input_error() -> None:
 def test_trials_are_plain_values() -> None:
     plan = planned(**GRID)
     for trial in trials(plan):
-        assert Trial(**json.loads(json.dumps(trial.as_dict()))) == replace(trial)
+        assert Trial(**json.loads(json.dumps(trial.as_dict()))) == trial

@@ -198,7 +198,7 @@ def test_a_running_cluster_is_used_and_its_nodes_are_looked_at(
         path = sweep(**one, resources={"cpus": 64})
         arguments = ["run", str(path), "--results", str(tmp_path / "results"), "--address", cluster.address]
         assert main(arguments) == 2
-        assert "the largest node has 2" in capsys.readouterr().err
+        assert "no node holds a trial of 64 CPUs" in capsys.readouterr().err
         sweep(**one, resources={"cpus": 0.5, "concurrent": 1})
         assert main(arguments) == 0
         assert len(records(tmp_path / "results" / "small")) == 2

@@ -25,8 +25,8 @@ def record(trial_id: str = "a1", **changes: Any) -> Any:
     return {
         "format": 1, "trial_id": trial_id, "phase": "tune", "task": "t", "kind": "k", "backbone": "b",
         "strategy": "s", "hyperparameters": {"optimizer.learning_rate": 1e-3}, "recipe": {"freeze": 0},
-        "seed": 0, "status": "finished", "reason": "", "metrics": {"validation": {"accuracy": 0.5}, "test": None},
-        "curve": [{"step": 1, "train_loss": 0.7}],
+        "seed": 0, "status": "finished", "reason": "",
+        "metrics": {"validation": {"accuracy": 0.5}, "test": None}, "curve": [{"step": 1, "train_loss": 0.7}],
         "cost": {"wall_s": 1.0, "device_s": 1.0, "flops": 2.0, "steps": 1, "trainable_params": 3,
                  "peak_memory_mb": 4.0},
         "drift": {"relative_l2": 0.1}, "attempts": 1, "notes": [], "provenance": {}, **changes,
@@ -198,7 +198,10 @@ def test_a_second_process_is_refused_and_told_by_whom(tmp_path: Path) -> None:
     paths = ResultPaths(tmp_path / "results")
     process = hold_elsewhere(paths.root)
     try:
-        with pytest.raises(ResultsLockedError, match=rf"process {process.pid} on \S+") as caught, lock.hold(paths):
+        with (
+            pytest.raises(ResultsLockedError, match=rf"process {process.pid} on \S+") as caught,
+            lock.hold(paths),
+        ):
             pass
         assert caught.value.exit_code == 4 and str(paths.root) in str(caught.value)
         with pytest.raises(ResultsLockedError, match=str(process.pid)), lock.hold(paths):

@@ -192,17 +192,13 @@ def test_fingerprint_is_the_same_again_and_from_another_folder_and_process(tmp_p
 
 @own_data
 def test_sizes_are_kept_and_the_training_size_changes_neither_validation_nor_test(name: str) -> None:
-    small = read(name, train_size=60, validation_size=30, test_size=40)[1]
-    large = read(name, train_size=120, validation_size=30, test_size=40)[1]
-    rest = read(name, validation_size=30, test_size=40)[1]
+    task, small = read(name, train_size=60, validation_size=30, test_size=40)
+    large = read(name, validation_size=30, test_size=40)[1]
     assert {role: len(split) for role, split in small.items()} == {"train": 60, "validation": 30, "test": 40}
-    assert len(large["train"]) == 120
+    assert len(large["train"]) == len(raw(name)["train"]) - 70
     for role in ("validation", "test"):
-        assert small[role].to_list() == large[role].to_list() == rest[role].to_list()
-    task = SHIPPED[name]()
-    everything = set(inputs(task, rest["train"]))
-    assert set(inputs(task, small["train"])) <= everything
-    assert set(inputs(task, large["train"])) <= everything
+        assert small[role].to_list() == large[role].to_list()
+    assert set(inputs(task, small["train"])) <= set(inputs(task, large["train"]))
 
 
 @own_data
@@ -222,11 +218,10 @@ def test_splits_are_stratified_within_one_example_per_class(name: str) -> None:
 
 @own_data
 def test_split_seed_decides_what_is_carved(name: str) -> None:
-    """Another seed draws other examples; the same seed the same ones."""
+    """Another seed draws other examples; that the same seed draws the same ones, the fingerprint shows."""
     sizes = {"train_size": 60, "validation_size": 30, "test_size": 40}
-    first, again, other = (read(name, split_seed=seed, **sizes)[1] for seed in (7, 7, 8))
+    first, other = (read(name, split_seed=seed, **sizes)[1] for seed in (0, 8))
     for role in first:
-        assert first[role].to_list() == again[role].to_list()
         assert first[role].to_list() != other[role].to_list()
 
 

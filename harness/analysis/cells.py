@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.analysis.study import Arena, Cell, Study, number
-
-FAILURES = ("diverged", "infeasible", "failed")
+from harness.records.record import FAILURES
 
 
 class Row(NamedTuple):

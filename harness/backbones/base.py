@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -60,6 +61,10 @@ class Backbone(Plugin):
             processor = getattr(transformers, processor_class).from_pretrained(where, **self._options())
         except Exception as error:
             raise unreadable(place, where, error) from error
+        words = processor.get_vocab() if hasattr(processor, "get_vocab") else None
+        if words is not None and set(words) <= set(processor.all_special_tokens):
+            # what transformers makes of a folder without a tokenizer: every word would be unknown
+            raise bad(place, f"'{where}' holds no tokenizer")
         if getattr(processor, "pad_token", "") is None:
             processor.pad_token = processor.eos_token  # decoders are trained without padding
         return processor
@@ -67,26 +72,36 @@ class Backbone(Plugin):
     def model(self, auto_class: str, processor: Any, head: dict[str, Any], place: str = "backbone") -> Any:
         """The pretrained model in float32 on the CPU, with a fresh head for the task.
 
-        Raises: InputError if the weights cannot be read.
+        The few weights that a checkpoint may lack (a pooler) are drawn from a fixed seed, so that every
+        worker starts from the same ones.
+
+        Raises: InputError if the weights cannot be read or are not those of the model's blocks.
         """
         import torch
         import transformers
 
         where = self.location()
         config = self.config(place, **head)
-        if getattr(config, "pad_token_id", None) is None and hasattr(processor, "pad_token_id"):
-            config.pad_token_id = processor.pad_token_id
+        share_padding(config, processor)
         try:
-            return getattr(transformers, auto_class).from_pretrained(
-                where,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,  # the output layer of another task is replaced
-                **self._options(),
-            )
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                model, report = getattr(transformers, auto_class).from_pretrained(
+                    where,
+                    config=config,
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    ignore_mismatched_sizes=True,  # the output layer of another task is replaced
+                    output_loading_info=True,
+                    **self._options(),
+                )
         except Exception as error:
             raise unreadable(place, where, error) from error
+        if lost := _lost(model, report):
+            raise bad(
+                place, f"the weights in '{where}' do not fit its configuration: {lost} is not among them"
+            )
+        return model
 
     def skeleton(self, auto_class: str, head: dict[str, Any], place: str = "backbone") -> Any:
         """The model's structure without weights (on the meta device): fast at any size.
@@ -104,6 +119,18 @@ class Backbone(Plugin):
             kind = auto_class.removeprefix("AutoModelFor")
             raise bad(place, f"a {config.model_type} model does not do {kind}") from error
 
+    def pinned(self, place: str = "backbone") -> Backbone:
+        """The same backbone, its revision resolved to a commit: every worker loads what was planned.
+
+        Raises: InputError if there is none.
+        """
+        if Path(self.location()).is_dir():
+            return self
+        commit = self.config(place)._commit_hash
+        if commit is None:
+            raise bad(place, f"'{self.location()}' has no commit on the hub to pin")
+        return self.model_copy(update={"revision": commit})
+
     def fingerprint(self, place: str = "backbone") -> str:
         """Names the weights: hash of a local folder's files, or the hub's commit.
 
@@ -114,11 +141,19 @@ class Backbone(Plugin):
             files = sorted(
                 p for p in where.iterdir() if p.suffix in (".safetensors", ".json", ".txt", ".model")
             )
-            if not any(path.suffix == ".safetensors" for path in files):
+            weights = [path for path in files if path.suffix == ".safetensors"]
+            if not weights:
                 raise bad(place, f"the folder {where} holds no safetensors weights")
-            _check_safetensors([path for path in files if path.suffix == ".safetensors"], place)
+            _check_safetensors(weights, place)
+            _check_shards(where, place)
             return _folder_hash(tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
-        return f"{self.location()}@{self.config(place)._commit_hash}"
+        return f"{self.location()}@{self.pinned(place).revision}"
+
+
+def share_padding(config: Any, processor: Any) -> None:
+    """Tell a model that has no padding token of its own which one its processor uses."""
+    if getattr(config, "pad_token_id", None) is None and hasattr(processor, "pad_token_id"):
+        config.pad_token_id = processor.pad_token_id
 
 
 def unreadable(place: str, where: str, error: Exception) -> InputError:
@@ -126,6 +161,18 @@ def unreadable(place: str, where: str, error: Exception) -> InputError:
         return error
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return bad(place, f"'{where}' cannot be read as a model: {lines[0] if lines else type(error).__name__}")
+
+
+def _lost(model: Any, report: dict[str, Any]) -> str:
+    """A weight below the head that was not loaded and would be random: of another shape, or of a block and
+    not there at all; empty if there is none."""
+    from harness.backbones.ladder import build_ladder
+
+    rungs = build_ladder(model).rungs
+    blocks = {name for rung in rungs[1:] for name, _ in rung.parameters if f"{rung.name}." in name}
+    below = {name for rung in rungs for name, _ in rung.parameters}
+    reshaped = {entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"]}
+    return min((blocks & set(report["missing_keys"])) | (below & reshaped), default="")
 
 
 def _check_safetensors(paths: list[Path], place: str) -> None:
@@ -137,6 +184,20 @@ def _check_safetensors(paths: list[Path], place: str) -> None:
                 file.keys()
         except Exception as error:
             raise bad(place, f"{path} is damaged: {error}") from error
+
+
+def _check_shards(folder: Path, place: str) -> None:
+    """A model in several files comes with an index that names them."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return
+    try:
+        named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise bad(place, f"{index} is damaged: {error}") from error
+    for name in named:
+        if not (folder / name).exists():
+            raise bad(place, f"{index} names '{name}', which is not in {folder}")
 
 
 @cache

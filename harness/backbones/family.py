@@ -26,7 +26,8 @@ class Family:
         return generic_blocks(base)
 
     def moved(self, name: str) -> int | None:
-        """The rung of a parameter of the base model that does not belong where it stands; None if it does."""
+        """The rung of a module or parameter of the base model that does not belong where it stands; None if
+        it does."""
         return None
 
 

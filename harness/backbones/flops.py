@@ -14,11 +14,13 @@ def forward_flops(model: Any, ladder: Ladder, batch: dict[str, Any], examples: i
     the blocks and before the head is counted with rung 0, where the stem is.
     """
     import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     was_training = model.training
     model.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    # the counter does not know the CPU's fused attention, but the matrix products that it stands for
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         model(**batch)
     model.train(was_training)
     by_module = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}

@@ -26,7 +26,9 @@ class Rung:
 
     Attributes:
         name: where it is in the model, e.g. `encoder.layer.3`.
-        modules: the modules that are switched to eval mode when it is frozen.
+        modules: the modules that are switched to eval mode when it is frozen, each on its own; the
+            block comes first on its rung. What holds the blocks (an encoder) counts as stem: what it does at
+            random itself, such as masking the input, happens to what leaves the stem.
         parameters: (name in the model, parameter).
     """
 
@@ -57,7 +59,7 @@ class Ladder:
         model.train()
         for rung in self.rungs[:depth]:
             for module in rung.modules:
-                module.eval()
+                module.training = False  # not `eval()`, which would reach into other rungs
 
     def trainable(self, depth: int) -> Iterator[tuple[Rung, bool]]:
         """The rungs that train, each with whether it is the head."""
@@ -83,24 +85,20 @@ def build_ladder(model: Any) -> Ladder:
     rungs = [Rung("stem"), *(Rung(f"{list_name}.{index}") for index in range(len(blocks)))]
     first, last = 0, len(blocks)
     owner = {id(module): index + 1 for index, block in enumerate(blocks) for module in block.modules()}
-    above = {
-        id(module) for module in base.modules() for child in module.modules() if id(child) in owner
-    } - set(owner)
     prefix = "" if base is model else f"{model.base_model_prefix}."
     reached = False  # the blocks have been passed
     seen: set[int] = set()
     for name, module in base.named_modules():
-        rung = owner.get(id(module))
-        reached = reached or rung is not None
+        rung = owner.get(id(module), family.moved(name))
+        reached = reached or id(module) in owner
         where = rung if rung is not None else (last if reached else first)
+        rungs[where].modules.append(module)
         for own, parameter in module.named_parameters(recurse=False):
             full = f"{name}.{own}" if name else own
             moved = family.moved(full)
             if id(parameter) not in seen:
                 seen.add(id(parameter))
                 rungs[where if moved is None else moved].parameters.append((f"{prefix}{full}", parameter))
-        if id(module) not in above:
-            rungs[where].modules.append(module)
     head = Rung("head")
     inside = {id(module) for module in base.modules()}
     for name, module in model.named_modules():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -54,8 +53,3 @@ class Values(Metric):
 
     predictions: ClassVar[Any] = datasets.Value("float64")
     references: ClassVar[Any] = datasets.Value("float64")
-
-
-def defined(value: float) -> float:
-    """A correlation of constant predictions is undefined; it says "no association", which is 0."""
-    return 0.0 if math.isnan(value) else float(value)

@@ -1,9 +1,24 @@
+import math
 import warnings
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
 from scipy import stats
 
-from harness.metrics.base import Values, defined
+from harness.metrics.base import Values
+
+
+def correlation(function: Callable[[Any, Any], Any], predictions: Any, references: Any) -> float:
+    """0 where a side is constant and no association can be told; NaN for predictions that are no numbers,
+    which a model gives that has diverged, not one that says the same for all."""
+    if not (np.isfinite(predictions).all() and np.isfinite(references).all()):
+        return math.nan
+    if np.ptp(predictions) == 0 or np.ptp(references) == 0:
+        return 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+        return float(function(predictions, references).statistic)
 
 
 class Pearson(Values):
@@ -12,9 +27,7 @@ class Pearson(Values):
     name: ClassVar[str] = "pearson"
 
     def score(self, predictions: Any, references: Any, **context: Any) -> float:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", stats.ConstantInputWarning)
-            return defined(stats.pearsonr(predictions, references).statistic)
+        return correlation(stats.pearsonr, predictions, references)
 
 
 class Spearman(Values):
@@ -23,6 +36,4 @@ class Spearman(Values):
     name: ClassVar[str] = "spearman"
 
     def score(self, predictions: Any, references: Any, **context: Any) -> float:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", stats.ConstantInputWarning)
-            return defined(stats.spearmanr(predictions, references).statistic)
+        return correlation(stats.spearmanr, predictions, references)

@@ -2,7 +2,7 @@ from typing import Any, ClassVar
 
 from sklearn.metrics import matthews_corrcoef
 
-from harness.metrics.base import Metric, defined
+from harness.metrics.base import Metric
 
 
 class MatthewsCorrelation(Metric):
@@ -12,4 +12,6 @@ class MatthewsCorrelation(Metric):
     source: ClassVar[str] = "Matthews 1975; multi-class: Gorodkin 2004"
 
     def score(self, predictions: Any, references: Any, **context: Any) -> float:
-        return defined(matthews_corrcoef(references, predictions))
+        if (predictions == references[0]).all() and (references == references[0]).all():
+            return 0.0  # what scikit-learn says too, with a warning about a single label
+        return float(matthews_corrcoef(references, predictions))

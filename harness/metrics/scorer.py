@@ -22,7 +22,8 @@ def load(name: str, place: str = "metrics") -> Any:
     Raises: InputError if there is none of that name, or the hub does not give it.
     """
     if not name.startswith(HUB):
-        return find("metrics", Metric, name, place)()
+        # in memory: else every worker of a machine waits for the lock of one file below the home folder
+        return find("metrics", Metric, name, place)(keep_in_memory=True)
     try:
         return evaluate.load(name.removeprefix(HUB))
     except Exception as error:

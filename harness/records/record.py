@@ -13,6 +13,8 @@ from harness.records.paths import ResultPaths, replace_file, write_json
 Status = Literal["finished", "stopped", "diverged", "infeasible", "failed"]
 STATUSES: tuple[Status, ...] = ("finished", "stopped", "diverged", "infeasible", "failed")
 
+# How a trial may end without a score, beside being stopped.
+FAILURES: tuple[Status, ...] = ("diverged", "infeasible", "failed")
 # A trial that ended so is done: running the sweep again does not run it again. `failed` is a fault of the
 # machinery, not of the trial, and is tried again.
 FINAL: tuple[Status, ...] = ("finished", "stopped", "diverged", "infeasible")
@@ -74,6 +76,7 @@ def read_record(path: Path) -> Record | None:
     try:
         record: Record = json.loads(path.read_text(encoding="utf-8"))
         known = record["trial_id"] == path.stem and record["status"] in STATUSES
+        known = known and record.keys() >= Record.__required_keys__
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return record if known else None

@@ -30,7 +30,7 @@ class Freeze(Part):
             {"freeze": 0}, "Devlin et al. 2019, arXiv 1810.04805; Mosbach et al. 2021, arXiv 2006.04884"
         ),
         "head-only": Preset(
-            {"freeze": "all", "optimizer": {"learning_rate": _PROBE_RATE}},
+            {"freeze": "all", "optimizer": {"name": "adamw", "learning_rate": _PROBE_RATE}},
             "linear probe: Kumar et al. 2022, arXiv 2202.10054",
         ),
         "top-quarter": Preset(

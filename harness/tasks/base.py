@@ -113,8 +113,12 @@ class Task(Plugin):
         """Turns encoded examples into a padded batch of tensors, as the model's forward takes it."""
 
     @abstractmethod
-    def predict(self, outputs: Any) -> list[dict[str, Any]]:
-        """Per example what the model said: `prediction` (as the metrics take it) and optional extras."""
+    def predict(self, outputs: Any, batch: Batch) -> list[dict[str, Any]]:
+        """Per example of a batch what the model said: `prediction` (as the metrics take it) and extras."""
+
+    def references(self, rows: Dataset) -> list[Any]:
+        """Per example of an encoded split what is true, as the metrics take it."""
+        return list(rows["labels"][:])  # iterating over a column reads row by row
 
     def strata(self, split: Dataset) -> np.ndarray[Any, Any] | None:
         """Class of each example, for stratified carving; None to carve at random."""

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from harness.errors import Mistakes, bad, nearest
-from harness.tasks.base import Collate, Facts, Task
+from harness.tasks.base import Batch, Collate, Facts, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -115,11 +115,11 @@ class TextClassification(Task):
 
     def encode(self, split: Dataset, processor: Any, facts: Facts, max_length: int | None) -> Dataset:
         ids = {} if self.regression else self._class_ids(split, facts.classes)
+        # a tokenizer knows what its model can read (and says a huge number where there is no limit)
+        limit = None if max_length is None else min(max_length, processor.model_max_length)
 
         def rows(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            encoded = dict(
-                processor(*(batch[c] for c in self.inputs), truncation=True, max_length=max_length)
-            )
+            encoded = dict(processor(*(batch[c] for c in self.inputs), truncation=True, max_length=limit))
             labels = [float(v) if self.regression else ids[v] for v in batch[self.target]]
             return {**encoded, "labels": labels, "length": [len(ids) for ids in encoded["input_ids"]]}
 
@@ -131,7 +131,7 @@ class TextClassification(Task):
         pad = DataCollatorWithPadding(processor, return_tensors="pt")
         return lambda examples: dict(pad(examples))
 
-    def predict(self, outputs: Any) -> list[dict[str, Any]]:
+    def predict(self, outputs: Any, batch: Batch) -> list[dict[str, Any]]:
         logits = outputs.logits.float().cpu().numpy()
         if self.regression:
             return [{"prediction": float(value)} for value in logits[:, 0]]

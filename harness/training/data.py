@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -13,8 +12,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from harness.errors import bad
 from harness.plan import digest
-from harness.tasks.base import Batch, Collate
+from harness.tasks.base import Batch, Collate, content_hash
 from harness.tasks.splits import SPLITS
 from harness.training.workspace import Workspace
 
@@ -40,9 +40,6 @@ class Split:
 
     def batch(self, indices: list[int]) -> Batch:
         return self.collate(self.rows.__getitems__(indices))
-
-    def references(self) -> list[Any]:
-        return list(self.rows["labels"][:])
 
 
 def encoding_key(workspace: Workspace, task: str, backbone: str, max_length: int | None) -> str:
@@ -70,7 +67,11 @@ def encode(workspace: Workspace, task_name: str, backbone_name: str, max_length:
         task, facts = workspace.task(task_name), workspace.facts[task_name]
         processor = workspace.backbone(backbone_name).processor(task.processor_class)
         splits = task.load(task_name)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing."))
+        if content_hash(splits) != facts.fingerprint:
+            raise bad(task_name, "the data is no longer what it was when the sweep was planned")
+        # not `mkdtemp`: its folders are private to their owner, and a machine's cache may be shared
+        temporary = folder.with_name(f".writing.{folder.name}")
+        shutil.rmtree(temporary, ignore_errors=True)  # of a writer that was killed
         try:
             for name in SPLITS:
                 task.encode(splits[name], processor, facts, max_length).save_to_disk(str(temporary / name))

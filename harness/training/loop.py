@@ -52,7 +52,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Attributes: mean loss, metrics by name, and one prediction per example in the split's order."""
+    """Attributes: mean loss, metrics by name, and per example, in the split's order, what the model said
+    next to the reference."""
 
     loss: float
     metrics: dict[str, float]
@@ -94,6 +95,8 @@ def fit(
         scaler = torch.amp.GradScaler(job.device.type, enabled=settings.precision == "fp16")
         regularizer = job.recipe.regularizer
         penalty = regularizer.bind(weights) if regularizer is not None else None
+        in_loss = penalty if regularizer is not None and regularizer.mode == "loss" else None
+        in_step = penalty if regularizer is not None and regularizer.mode == "decoupled" else None
         if saved is not None:
             optimizer.load_state_dict(saved["optimizer"])
             schedule.load_state_dict(saved["schedule"])
@@ -117,8 +120,8 @@ def fit(
                         piece_loss = model(**inputs).loss * (len(piece) / len(batches[position]))
                     scaler.scale(piece_loss).backward()
                     loss += piece_loss.detach()
-                if penalty is not None and regularizer is not None and regularizer.mode == "loss":
-                    term = penalty.value()
+                if in_loss is not None:
+                    term = in_loss.value()
                     scaler.scale(term).backward()  # type: ignore[no-untyped-call]
                     loss += term.detach()
                 if not math.isfinite(loss.item()):
@@ -126,15 +129,19 @@ def fit(
                 scaler.unscale_(optimizer)
                 limit = settings.clip if settings.clip is not None else math.inf
                 norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-                if not scaler.is_enabled() and not math.isfinite(norm.item()):
+                finite = math.isfinite(norm.item())
+                # fp16 overflows now and then: the scaler leaves that step out and halves its scale. A scale
+                # below 1 cannot be overflow any more.
+                if not finite and (not scaler.is_enabled() or scaler.get_scale() < 1):
                     raise DivergedError(f"the gradient's norm is {norm.item()} at step {progress.steps + 1}")
-                if penalty is not None and regularizer is not None and regularizer.mode == "decoupled":
-                    penalty.shrink(
+                if finite and in_step is not None:
+                    in_step.shrink(
                         {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
                     )
                 scaler.step(optimizer)
                 scaler.update()
-                schedule.step()
+                if finite:
+                    schedule.step()
                 optimizer.zero_grad(set_to_none=True)
                 progress.steps += 1
                 progress.batch = position + 1
@@ -148,6 +155,8 @@ def fit(
                 if not (at_epoch_end if every is None else at_the_end or progress.steps % every == 0):
                     continue
                 evaluation = evaluate(job, job.validation)
+                if not math.isfinite(evaluation.loss):
+                    raise DivergedError(f"the validation loss is {evaluation.loss} at step {progress.steps}")
                 progress.flops += len(job.validation) * sum(job.flops)
                 point = {
                     "epoch": before + progress.epoch + progress.batch / len(batches),
@@ -201,13 +210,15 @@ def evaluate(job: Job, split: Split) -> Evaluation:
     settings = job.recipe.training
     with torch.no_grad(), autocast(settings.precision, job.device):
         for indices in evaluation_batches(split, settings.evaluation_batch_size):
-            outputs = job.tuned.model(**to_device(split.batch(indices), job.device))
+            batch = to_device(split.batch(indices), job.device)
+            outputs = job.tuned.model(**batch)
             loss += float(outputs.loss) * len(indices)
-            for index, prediction in zip(indices, job.task.predict(outputs), strict=True):
+            for index, prediction in zip(indices, job.task.predict(outputs, batch), strict=True):
                 predictions[index] = prediction
-    return Evaluation(
-        loss / len(split), job.task.score(predictions, split.references(), job.facts), predictions
-    )
+    references = job.task.references(split.rows)
+    metrics = job.task.score(predictions, references, job.facts)
+    rows = [{"reference": said, **row} for said, row in zip(references, predictions, strict=True)]
+    return Evaluation(loss / len(split), metrics, rows)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

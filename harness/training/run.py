@@ -24,10 +24,15 @@ from harness.training.workspace import Workspace
 
 
 def pick_device(workspace: Workspace) -> torch.device:
-    """The accelerator that the trial has reserved (whoever runs it makes only that visible), or the CPU."""
-    if workspace.gpus > 0 and torch.cuda.is_available():
-        return torch.device("cuda", 0)
-    return torch.device("cpu")
+    """The accelerator that the trial has reserved (nothing else is visible), or the CPU.
+
+    Raises: RuntimeError if one is reserved and torch sees none: the CPU would be a silent stand-in.
+    """
+    if workspace.gpus > 0 and not torch.cuda.is_available():
+        raise RuntimeError(
+            "a GPU is reserved for this trial, and torch sees none (driver or CPU-only build?)"
+        )
+    return torch.device("cuda", 0) if workspace.gpus > 0 else torch.device("cpu")
 
 
 def pin_threads(workspace: Workspace) -> None:
@@ -76,11 +81,7 @@ def run_trial(trial: Mapping[str, Any], workspace: Workspace) -> Generator[Recor
             progress.flops += len(test) * sum(job.flops)
             metrics["test"] = evaluation.metrics
             final[FINAL_TEST] = evaluation.metrics[job.task.primary_metric]
-            references = test.references()
-            rows = [
-                {"example": index, "reference": references[index], **row}
-                for index, row in enumerate(evaluation.predictions)
-            ]
+            rows = [{"example": index, **row} for index, row in enumerate(evaluation.predictions)]
             write_predictions(paths, trial["trial_id"], rows)
         writer.scalars(final, progress.steps)
     except DivergedError as error:

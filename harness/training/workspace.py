@@ -54,7 +54,8 @@ def workspace_of(plan: Plan, results: Path) -> Workspace:
         cache=str(cache_folder()),
         task_settings={e.name: (e.task.__class__.name, e.task.model_dump(mode="json")) for e in sweep.tasks},
         backbone_settings={
-            e.name: (e.backbone.__class__.name, e.backbone.model_dump(mode="json")) for e in sweep.backbones
+            e.name: (e.backbone.__class__.name, e.backbone.pinned(e.place).model_dump(mode="json"))
+            for e in sweep.backbones
         },
         facts=plan.prepared.tasks,
         models=plan.prepared.models,

@@ -6,6 +6,7 @@ nothing of Ray: both executors ask it for the next trial and tell it how each on
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -82,9 +83,8 @@ class CellState:
 class Campaign:
     """Hands out trials and takes their records.
 
-    Attributes:
-        halving: told of the curves of trials that earlier runs recorded, so that a scheduler's rungs
-            survive a restart.
+    Args:
+        replay: told of the trials that earlier runs recorded, so that a scheduler's rungs survive a restart.
     """
 
     def __init__(
@@ -176,7 +176,9 @@ class Campaign:
         for seed, trial in tried.trials.items():
             self._waiting.setdefault(trial.trial_id, []).append((state, tried, seed))
         self._save(state)
-        for trial in tried.trials.values():
+        for seed, trial in list(tried.trials.items()):
+            if seed not in tried.trials:
+                continue  # an earlier seed was stopped, see `_drop_rest`
             if self._known.get(trial.trial_id) is None:
                 record = read_record(self.paths.trial(trial.trial_id))
                 if record is None or not self._counts(record):
@@ -189,8 +191,9 @@ class Campaign:
 
     def _counts(self, record: Record) -> bool:
         """Whether a record of an earlier run settles its trial: a failed one is tried again, and so is one
-        that a scheduler stopped when the sweep no longer has a scheduler."""
-        if record["status"] == "stopped" and self.plan.sweep.scheduler is None:
+        that a scheduler stopped when the sweep no longer has a scheduler, or several cells share it now."""
+        shared = record["trial_id"] in self.plan.merged
+        if record["status"] == "stopped" and (shared or self.plan.sweep.scheduler is None):
             return False
         return record["status"] in FINAL
 
@@ -199,6 +202,16 @@ class Campaign:
     def point(self, trial: Trial, record: Record) -> None:
         """A running trial has been evaluated."""
         self._watch(Event("point", trial, record))
+
+    def may_stop(self, trial: Trial) -> bool:
+        """Whether a scheduler may end a trial early.
+
+        Not one that several cells asked for: what one cell can spare another may need. And of a
+        configuration's tune seeds only the first competes; were each to compete on its own, hardly any
+        configuration would keep all its seeds, and none could win.
+        """
+        shared = trial.trial_id in self.plan.merged or len(self._waiting.get(trial.trial_id, [])) > 1
+        return not shared and trial.phase == "tune" and trial.seed == self.plan.tune_seeds[0]
 
     def finish(self, trial: Trial, record: Record) -> None:
         """A trial has ended; its record is on disk."""
@@ -218,23 +231,41 @@ class Campaign:
         if validation is None:
             return None
         value = validation.get(self.plan.tasks[trial.task].primary_metric)
-        return None if value is None else self._signs[trial.task] * value
+        # a record on disk has null where the metric was undefined, one in memory has NaN
+        return None if value is None or not math.isfinite(value) else self._signs[trial.task] * value
 
     def _summary(self, trial: Trial, record: Record) -> Summary:
-        # By the trial's task: the record may be of a time when the task had another name.
-        scored = ((point["epoch"], self.score(trial, point["validation"])) for point in record["curve"])
-        curve = tuple((epoch, score) for epoch, score in scored if score is not None)
         finished = record["status"] == "finished"
         final = self.score(trial, record["metrics"]["validation"]) if finished else None
-        return Summary(record["status"], final, curve)
+        return Summary(record["status"], final, self.curve(trial, record))
+
+    def curve(self, trial: Trial, record: Record) -> tuple[tuple[float, float], ...]:
+        """(epoch, score) of every evaluation so far."""
+        # By the trial's task: the record may be of a time when the task had another name.
+        scored = ((point["epoch"], self.score(trial, point["validation"])) for point in record["curve"])
+        return tuple((epoch, score) for epoch, score in scored if score is not None)
 
     def _deliver(self, trial_id: str) -> None:
         for state, tried, seed in self._waiting.pop(trial_id, []):
             tried.ended[seed] = self._known[trial_id]
+            if tried.ended[seed].status == "stopped":
+                self._drop_rest(state, tried)
             if tried is not state.confirm and tried.complete:
                 state.asker.tell(tried.values, outcome(tried))
             if state.phase == "done":
                 self._save(state)
+
+    def _drop_rest(self, state: CellState, tried: Tried) -> None:
+        """A configuration that was stopped cannot win: its seeds that have not started are not run."""
+        for seed, trial in list(tried.trials.items()):
+            started = trial.trial_id in self.running or self.paths.trial(trial.trial_id).exists()
+            if seed in tried.ended or started:
+                continue
+            if trial in state.queue:
+                state.queue.remove(trial)
+            del tried.trials[seed]
+            self._waiting[trial.trial_id].remove((state, tried, seed))
+        self._save(state)
 
     # -- what the report reads -------------------------------------------------------------------
 

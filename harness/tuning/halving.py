@@ -55,7 +55,12 @@ class Halving:
         decision = asha.on_trial_result(None, named, {"epoch": epoch, "score": score})
         return bool(decision == TrialScheduler.STOP) and epoch < trial.recipe["training"]["epochs"]
 
+    def judge(self, trial: Trial, curve: tuple[tuple[float, float], ...]) -> bool:
+        """`stops` at the end of a curve. The whole curve is told, since a trial that was resumed from its
+        checkpoint reports only what is new; a rung takes a trial's score once."""
+        answers = [self.stops(trial, epoch, score) for epoch, score in curve]
+        return bool(answers) and answers[-1]
+
     def replay(self, trial: Trial, summary: Summary) -> None:
         """Fill the rungs with a trial that an earlier run recorded."""
-        for epoch, score in summary.curve:
-            self.stops(trial, epoch, score)
+        self.judge(trial, summary.curve)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import yaml
 
+from harness.document import dump
 from harness.errors import Mistakes, bad
 from harness.plan import Plan, as_dict
 from harness.prepare import Prepared, prepare
@@ -111,6 +113,16 @@ def _ray(executor: Executor, resources: Resources) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """A scheduler's SIGTERM ends a sweep as Ctrl-C does."""
+    previous = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
 def launch(plan: Plan, paths: ResultPaths, executor: Executor, watch: Watch) -> Campaign:
     """Run what the plan owes. The campaign that comes back is not `done` if it was interrupted.
 
@@ -121,8 +133,8 @@ def launch(plan: Plan, paths: ResultPaths, executor: Executor, watch: Watch) -> 
     from harness.tuning import halving, local  # these import ray
 
     sweep = plan.sweep
-    with hold(paths):
-        write_text(paths.sweep, yaml.safe_dump(resolved(sweep), sort_keys=False, allow_unicode=True))
+    with _terminable(), _ray(executor, sweep.resources), hold(paths):
+        write_text(paths.sweep, dump(resolved(sweep)))
         write_json(paths.plan, as_dict(plan))
         workspace = workspace_of(plan, paths.root)
         lengths = {(t.task, t.backbone, t.recipe["training"]["max_length"]) for t in plan.planned()}
@@ -131,13 +143,12 @@ def launch(plan: Plan, paths: ResultPaths, executor: Executor, watch: Watch) -> 
         _describe_curves(plan, paths)
         halvings = halving.Halving(sweep.scheduler)
         campaign = Campaign(plan, paths, watch, halvings.replay)
-        with _ray(executor, sweep.resources):
-            if executor.local:
-                local.execute(campaign, workspace, halvings)
-            else:
-                from harness.tuning import ray_tune
+        if executor.local:
+            local.execute(campaign, workspace, halvings)
+        else:
+            from harness.tuning import ray_tune
 
-                ray_tune.execute(campaign, workspace, halvings, sweep.resources)
+            ray_tune.execute(campaign, workspace, halvings, sweep.resources)
         return campaign
 
 

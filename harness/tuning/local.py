@@ -19,8 +19,7 @@ def execute(campaign: Campaign, workspace: Workspace, halving: Halving) -> None:
                 campaign.finish(trial, ended.value)
                 break
             campaign.point(trial, draft)
-            point = draft["curve"][-1]
-            if halving.stops(trial, point["epoch"], campaign.score(trial, point["validation"])):
+            if campaign.may_stop(trial) and halving.judge(trial, campaign.curve(trial, draft)):
                 run.close()
                 campaign.stop(trial, draft)
                 break

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -100,8 +99,7 @@ class CellScheduler(Unsaved, FIFOScheduler):
             return str(TrialScheduler.CONTINUE)
         record: Record = json.loads(result["draft"])
         self._campaign.point(ours, record)
-        point = record["curve"][-1]
-        stop = self._halving.stops(ours, point["epoch"], self._campaign.score(ours, point["validation"]))
+        stop = self._campaign.may_stop(ours) and self._halving.judge(ours, self._campaign.curve(ours, record))
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
 
@@ -142,18 +140,22 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 def check_resources(resources: Resources) -> None:
-    """Raises: InputError if no node of the connected cluster can hold one trial."""
+    """Raises: InputError if no node of the connected cluster can hold one trial.
+
+    A cluster whose nodes offer nothing (a head without CPUs) is taken to grow when trials wait.
+    """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for name, wanted in (("CPU", resources.cpus), ("GPU", resources.gpus)):
-        most = max((node.get(name, 0.0) for node in nodes), default=0.0)
-        if wanted > most:
-            raise bad(
-                f"resources.{name.lower()}s", f"a trial wants {wanted:g}, and the largest node has {most:g}"
-            )
+    offers = [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes]
+    fits = any(cpus >= resources.cpus and gpus >= resources.gpus for cpus, gpus in offers)
+    if not fits and any(cpus > 0 for cpus, _ in offers):
+        has = "; ".join(sorted({f"{cpus:g} CPUs, {gpus:g} GPUs" for cpus, gpus in offers}))
+        wants = f"{resources.cpus:g} CPUs, {resources.gpus:g} GPUs"
+        raise bad("resources", f"no node holds a trial of {wants}; there are nodes of {has}")
 
 
 def execute(campaign: Campaign, workspace: Workspace, halving: Halving, resources: Resources) -> None:
-    """Run what the campaign owes on the connected cluster. Returns early on SIGINT and SIGTERM."""
+    """Run what the campaign owes on the connected cluster. Returns early on SIGINT."""
+    shutil.rmtree(campaign.paths.tune, ignore_errors=True)  # what a killed run left
     searcher = PlanSearcher(campaign, workspace, resources.concurrent)
     # It prints a traceback for every lost worker; the reason is in the trial's record and in the report.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -177,10 +179,7 @@ def execute(campaign: Campaign, workspace: Workspace, halving: Halving, resource
             verbose=0,
         ),
     )
-    shutil.rmtree(campaign.paths.tune, ignore_errors=True)  # what a killed run left
-    previous = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         tuner.fit()
     finally:
-        signal.signal(signal.SIGTERM, previous)
         shutil.rmtree(campaign.paths.tune, ignore_errors=True)

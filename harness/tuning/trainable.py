@@ -8,7 +8,7 @@ from typing import Any
 
 from ray import tune
 
-from harness.records.record import Record
+from harness.records.record import FINAL, Record, read_record
 from harness.training.run import run_trial
 from harness.training.workspace import Workspace
 
@@ -21,6 +21,7 @@ class TrialRunner(tune.Trainable):
     """
 
     _run: Generator[Record, None, Record]
+    _ended: str | None
 
     def setup(self, config: dict[str, Any], workspace: Workspace | None = None) -> None:
         assert workspace is not None
@@ -28,9 +29,15 @@ class TrialRunner(tune.Trainable):
         self._start(config)
 
     def _start(self, config: dict[str, Any]) -> None:
-        self._run = run_trial(json.loads(config["trial"]), self._workspace)
+        trial = json.loads(config["trial"])
+        self._run = run_trial(trial, self._workspace)
+        # Tune starts a trial again when its worker was lost, even if its record had been written by then.
+        record = read_record(self._workspace.paths.trial(trial["trial_id"]))
+        self._ended = record["status"] if record is not None and record["status"] in FINAL else None
 
     def step(self) -> dict[str, Any]:
+        if self._ended is not None:
+            return {"done": True, "status": self._ended}
         try:
             draft = next(self._run)
         except StopIteration as ended:
