@@ -451,6 +451,19 @@ def test_only_the_first_seed_competes_and_the_others_follow_it(paths: ResultPath
     assert run(plan, paths).started == []
 
 
+def test_a_seed_that_ended_before_its_configuration_was_stopped_stays_in_the_cell(paths: ResultPaths) -> None:
+    plan = planned(search={"scheduler": "asha"}, strategies={"full": {"freeze": 0}})
+    first, second, *_ = plan.planned()
+    campaign = Campaign(plan, paths, lambda event: None)
+    assert [campaign.next(), campaign.next()] == [first, second]
+    ends(campaign, second, record(second))
+    campaign.stop(first, record(first, 0.1, "stopped"))
+    last = run(plan, paths)
+    assert not {first.trial_id, second.trial_id} & set(last.ids)
+    assert len(cells(paths)["one/full"]["tune"]) == 6
+    assert last.campaign.done
+
+
 def test_a_trial_that_several_cells_share_is_never_stopped(paths: ResultPaths) -> None:
     """One cell's rungs say nothing of what another cell needs."""
     base: dict[str, Any] = {"seeds": {"tune": 1, "confirm": 1}, "search": {"scheduler": "asha"}}
