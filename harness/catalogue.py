@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+from harness.entries import BackboneEntry, presets, read_backbone
 from harness.errors import Mistakes
 from harness.registry import Plugin, plugins
-from harness.spec import BackboneEntry, presets, read_backbone
 
 
 def _entry(name: str, plugin: type[Any]) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from harness.backbones.base import share_padding
 from harness.backbones.family import NoLadderError
 from harness.backbones.flops import forward_flops
 from harness.backbones.ladder import build_ladder
+from harness.entries import BackboneEntry, TaskEntry
 from harness.errors import InputError, Mistake, Mistakes, bad
 from harness.recipe import Training, parse
-from harness.spec import BackboneEntry, Sweep, TaskEntry, origin
+from harness.spec import Sweep, origin
 from harness.tasks.base import Facts, Task
 
 _SAMPLE = 8  # examples on which FLOPs are counted

@@ -7,27 +7,22 @@ All mistakes are collected and raised together.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from types import NoneType
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from harness import document, space
-from harness.backbones.base import Backbone
+from harness import document, entries, space
 from harness.document import Document
+from harness.entries import BackboneEntry, StrategyEntry, TaskEntry
 from harness.errors import InputError, Mistakes, bad, nearest
 from harness.recipe import DEFAULT_OPTIMIZER, SECTIONS, configured, default_of, named, parse
-from harness.registry import Plugin, build, find, plugins
+from harness.registry import Plugin, build, find
 from harness.search.base import Scheduler, Search, SearchSpace
-from harness.space import Path, Tree
-from harness.strategies.base import Part, Preset
-from harness.tasks import sources
-from harness.tasks.base import Task
+from harness.space import Tree
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+@=,\[\]()-]{0,127}")
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -57,37 +52,6 @@ class Resources(Plugin):
     concurrent: int | None = Field(default=None, ge=1)
     checkpoint_seconds: float = Field(default=60, ge=0)
     retries: int = Field(default=2, ge=0, le=100)
-
-
-@dataclass(frozen=True)
-class TaskEntry:
-    name: str
-    task: Task
-    settings: Tree  # sections for this task only
-    place: str
-
-
-@dataclass(frozen=True)
-class BackboneEntry:
-    name: str
-    backbone: Backbone
-    place: str
-
-
-@dataclass(frozen=True)
-class StrategyEntry:
-    """One strategy of a sweep: its own settings, spaces included, where they stand, and the ready strategy
-    that it starts from."""
-
-    name: str
-    settings: Tree
-    place: str
-    use: str | None = None
-
-    @property
-    def preset(self) -> Mapping[str, Any]:
-        """Published defaults: weaker than anything that the file says."""
-        return presets()[self.use].definition if self.use is not None else {}
 
 
 @dataclass(frozen=True)
@@ -149,17 +113,17 @@ def from_document(doc: Document, bases: list[FilePath]) -> Sweep:
     strategies: list[StrategyEntry] = []
     defaults: Tree = {}
     with mistakes.collecting():
-        defaults = _sections(content, "")
+        defaults = entries.read_sections(content, "")
         section = defaults.get("optimizer") or {}
         if space.is_section(section):  # named, so that another one in a task or strategy replaces it whole
             defaults["optimizer"] = named(section, DEFAULT_OPTIMIZER)
-    for entries, key, read in (
-        (tasks, "tasks", lambda n, i: _tasks(n, i, bases)),
-        (backbones, "backbones", lambda n, i: _backbone(n, i, bases)),
-        (strategies, "strategies", lambda n, i: _strategies(n, i, defaults)),
+    for found, key, read in (
+        (tasks, "tasks", lambda n, i: entries.read_tasks(n, i, bases)),
+        (backbones, "backbones", lambda n, i: entries.read_backbones(n, i, bases)),
+        (strategies, "strategies", lambda n, i: entries.read_strategies(n, i, defaults)),
     ):
         with mistakes.collecting():
-            _read_list(content.get(key), key, read, entries, mistakes)
+            entries.read_list(content.get(key), key, read, found, mistakes)
     search: Search | None = None
     scheduler: Scheduler | None = None
     seeds, resources = Seeds(), Resources()
@@ -189,199 +153,6 @@ def from_document(doc: Document, bases: list[FilePath]) -> Sweep:
 def _given(content: Tree, key: str) -> Any:
     """A section, empty where the file leaves it out; `0` and `false` are not left out, they are wrong."""
     return {} if content.get(key) is None else content[key]
-
-
-def _renamed(value: Any, name: str) -> Any:
-    """An entry of a mapping, with the name under which it stands; alone, the name says which one is meant."""
-    if value is None:
-        return name
-    if isinstance(value, str):
-        value = {"use": value}
-    return {**value, "name": name} if isinstance(value, Mapping) else value
-
-
-def _read_list(
-    node: Any, key: str, read: Callable[[Any, str], list[Any]], entries: list[Any], mistakes: Mistakes
-) -> None:
-    if isinstance(node, Mapping):
-        items = [(_renamed(value, name), f"{key}.{name}") for name, value in node.items()]
-    elif isinstance(node, list):
-        items = [(value, f"{key}.{index}") for index, value in enumerate(node)]
-    elif node is None:
-        raise bad(key, "is missing", "give at least one")
-    else:
-        raise bad(key, f"takes a list or a mapping, not {node!r}")
-    if not items:
-        raise bad(key, "is empty", "give at least one")
-    for value, place in items:
-        with mistakes.collecting():
-            entries.extend(read(value, place))
-    seen: set[str] = set()
-    for entry in entries:
-        if not _NAME.fullmatch(entry.name):
-            mistakes.add(entry.place, f"'{entry.name}' is no name", "letters, digits, spaces and ._+@=,[]()-")
-        if entry.name in seen:
-            mistakes.add(entry.place, f"the name '{entry.name}' stands twice in {key}")
-        seen.add(entry.name)
-
-
-def _sections(content: Tree, place: str) -> Tree:
-    """The sections of a sweep, a task or a strategy, each plug-in in its long form. What a task's section
-    leaves out, the name of the optimiser included, is the sweep's."""
-    defaults = {key: content[key] for key in SECTIONS if key in content}
-    for key, value in defaults.items():
-        if value is not None and not isinstance(value, (dict, str)):
-            raise bad(f"{place}{key}", f"takes settings as `name: value`, not {value!r}")
-    return _long(defaults)
-
-
-def _long(tree: Tree) -> Tree:
-    """The same settings, `optimizer: sgd` written `optimizer: {name: sgd}`, so that they merge."""
-    return {key: named(node) if key in ("optimizer", "regularizer") else node for key, node in tree.items()}
-
-
-def _entry(node: Any, place: str) -> Tree:
-    if isinstance(node, str):
-        return {"use": node}
-    if not isinstance(node, dict):
-        raise bad(place, f"takes a name or settings, not {node!r}")
-    for key in (*space.HOWS, "each"):
-        if key in node:
-            raise bad(f"{place}.{key}", f"`{key}` stands in place of one setting's value, not of them all")
-    if not isinstance(node.get("use"), (str, NoneType)):
-        raise bad(f"{place}.use", f"takes a name, not {node['use']!r}")
-    name = node.get("name")
-    return dict(node) if name is None else {**node, "name": str(name)}
-
-
-def _label(chosen: Mapping[Path, Any]) -> str:
-    """`depth=3,regularizer=(name=l2,strength=0.1)`: what tells one of `each` from the others."""
-
-    def shown(value: Any) -> str:
-        if isinstance(value, Mapping):
-            return f"({','.join(f'{key}={shown(child)}' for key, child in value.items())})"
-        return f"({','.join(map(shown, value))})" if isinstance(value, list) else str(value)
-
-    return ",".join(f"{path[-1]}={shown(value)}" for path, value in chosen.items())
-
-
-def _tasks(node: Any, place: str, bases: list[FilePath]) -> list[TaskEntry]:
-    node = _entry(node, place)
-    found = []
-    mistakes = Mistakes()
-    for chosen, tree in space.each(node, place):
-        with mistakes.collecting():
-            found.append(_task(tree, place, bases, _label(chosen)))
-    mistakes.raise_any()
-    return found
-
-
-def _task(node: Tree, place: str, bases: list[FilePath], label: str) -> TaskEntry:
-    known = plugins("tasks", Task)
-    name = node.pop("name", None)
-    use = node.pop("use", None)
-    kind = node.pop("kind", None)
-    kinds = [n for n, task in known.items() if task.kind == n]
-    shipped = [n for n in known if n not in kinds]
-    if use is None and kind is None and name in shipped:
-        use = name
-    if use is not None:
-        if use not in shipped:
-            raise bad(place, f"there is no shipped task '{use}'", nearest(use, shipped))
-        model = known[use]
-        if kind not in (None, model.kind):
-            raise bad(f"{place}.kind", f"'{use}' is a task of kind {model.kind}")
-    elif kind in kinds:
-        model = known[str(kind)]
-    elif kind is None:
-        hint = nearest(name, shipped) if name else f"shipped tasks: {', '.join(shipped)}"
-        raise bad(place, "names neither a shipped task (`use:`) nor a `kind:` of its own", hint)
-    else:
-        raise bad(f"{place}.kind", f"there is no kind '{kind}'", nearest(kind, kinds))
-    settings = _sections({key: node.pop(key) for key in SECTIONS if key in node}, f"{place}.")
-    mistakes = Mistakes()
-    if isinstance(node.get("dataset"), dict):
-        with mistakes.collecting():
-            node["dataset"] = sources.locate(node["dataset"], bases, f"{place}.dataset")
-    elif use is None:
-        mistakes.add(
-            f"{place}.dataset", "is missing", "what datasets.load_dataset takes, e.g. {path: csv, …}"
-        )
-    task: Task | None = None
-    with mistakes.collecting():
-        task = build(model, node, place)
-    mistakes.raise_any()
-    assert task is not None
-    base = str(name or use)
-    return TaskEntry(f"{base}[{label}]" if label else base, task, settings, place)
-
-
-def _backbone(node: Any, place: str, bases: list[FilePath]) -> list[BackboneEntry]:
-    known = plugins("backbones", Backbone)
-    tree = _entry(node, place)
-    use = tree.pop("use", None)
-    name = tree.pop("name", None)
-    if use is None and "path" not in tree and name in known:
-        use = name
-    if use is not None and use in known and use != Backbone.name:
-        return [BackboneEntry(str(name or use), build(known[use], tree, place), place)]
-    path = tree.get("path", use)
-    if not isinstance(path, str) or not path:
-        raise bad(f"{place}.path", f"takes a Hugging Face id or a folder, not {path!r}")
-    try:
-        folders = [base / FilePath(path).expanduser() for base in bases]
-        folder = next((folder for folder in folders if folder.is_dir()), None)
-    except (OSError, RuntimeError, ValueError) as error:  # an unknown `~user`, a name too long for a file
-        raise bad(f"{place}.path", f"cannot be looked up: {error}") from error
-    if folder is not None:
-        tree["path"] = str(folder.resolve())
-    else:
-        if path.startswith((".", "/", "~")) or path.count("/") > 1:
-            raise bad(place, f"there is no folder '{path}'")
-        if "/" not in path and (close := nearest(path, known)).startswith("did"):
-            raise bad(place, f"there is no backbone '{path}'", close)
-        tree["path"] = path
-    label = str(name or FilePath(path).name)
-    return [BackboneEntry(label, build(Backbone, tree, place), place)]
-
-
-def read_backbone(node: Any, place: str) -> BackboneEntry:
-    """The backbone that a name, an id, a folder or settings stand for.
-
-    Raises: InputError if there is none.
-    """
-    return _backbone(node, place, [FilePath.cwd()])[0]
-
-
-def presets() -> dict[str, Preset]:
-    """Ready strategies by name, from every part."""
-    return {
-        name: preset for part in plugins("strategies", Part).values() for name, preset in part.presets.items()
-    }
-
-
-def _strategies(node: Any, place: str, defaults: Tree) -> list[StrategyEntry]:
-    ready = presets()
-    tree = _entry(node, place)
-    name = tree.pop("name", None)
-    use = tree.pop("use", None)
-    if use is not None and use not in ready:
-        raise bad(place, f"there is no ready strategy '{use}'", nearest(use, ready))
-    if name is None and use is None:
-        raise bad(place, "has no name", "write `strategies:` as a mapping, or give each one a `name:`")
-    own = _long(tree)
-    base = str(name or use)
-    found = []
-    for chosen, _ in space.each(space.merge(defaults, own), place):
-        fixed: Tree = own
-        for path, value in chosen.items():
-            nested: Any = value
-            for key in reversed(path):
-                nested = {key: nested}
-            fixed = space.merge(fixed, _long(nested))
-        label = _label(chosen)
-        found.append(StrategyEntry(f"{base}[{label}]" if label else base, fixed, place, use))
-    return found
 
 
 def _search(node: Any) -> tuple[Search, Scheduler | None]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness import document, recipe, space, spec
+from harness import document, entries, recipe, space, spec
 from harness.errors import InputError
 from harness.plan import make_plan
 from harness.prepare import ModelFacts, Prepared
@@ -481,10 +481,10 @@ def test_a_ready_strategy_keeps_its_parts_when_one_setting_is_set_from_outside()
 
 
 def test_every_ready_strategy_can_be_used() -> None:
-    names = list(spec.presets())
+    names = list(entries.presets())
     assert {"full", "head-only"} <= set(names)
     assert len(recipes(load(strategies=names))) == len(names)
-    assert all(preset.source for preset in spec.presets().values())
+    assert all(preset.source for preset in entries.presets().values())
 
 
 def test_each_makes_one_strategy_per_value_and_names_it() -> None:

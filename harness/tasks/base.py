@@ -239,11 +239,13 @@ def _wide(kind: Any) -> Any:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move the tensors of a batch, nested lists and dicts included, without waiting for the copy."""
+    """Move the tensors of a batch, nested lists and dicts included. To an accelerator they go through pinned
+    memory, so that the copy need not be waited for."""
 
     def move(value: Any) -> Any:
-        if hasattr(value, "to"):
-            return value.to(device, non_blocking=True)
+        if hasattr(value, "pin_memory"):
+            pinned = value.pin_memory() if device.type == "cuda" else value
+            return pinned.to(device, non_blocking=True)
         if isinstance(value, Mapping):
             return {key: move(child) for key, child in value.items()}
         if isinstance(value, list):

@@ -40,9 +40,10 @@ def locate(dataset: dict[str, Any], bases: list[Path], place: str) -> dict[str, 
             return value
         for base in bases:
             path = base / str(value)
-            # `Path.glob` refuses absolute patterns
-            if path.exists() or ("*" in str(path) and glob(str(path), recursive=True)):  # noqa: PTH207
-                return str(path.resolve()) if path.exists() else str(path)
+            if _exists(path):
+                return str(path.resolve())
+            if "*" in str(path) and glob(str(path), recursive=True):  # noqa: PTH207  `Path.glob` wants relative ones
+                return str(path)
         mistakes.add(where, f"there is no file or folder '{value}'", f"looked below {_shown(bases)}")
         return value
 
@@ -67,6 +68,13 @@ def locate(dataset: dict[str, Any], bases: list[Path], place: str) -> dict[str, 
         )
     mistakes.raise_any()
     return found
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # no file system takes so long a name
+        return False
 
 
 def _shown(bases: list[Path]) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+from pathlib import Path
+
+from harness.registry import PLUGINS_VARIABLE
 
 _TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the records and curves are ours
@@ -24,6 +27,10 @@ def settle(address: str | None) -> None:
     each run has a token of its own, handed down by environment, so that nobody else on the machine can submit
     work to it. For a running cluster the user's own settings hold.
     """
+    folders = os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep)
+    if any(folders):  # workers run in other folders than the driver
+        absolute = [str(Path(folder).resolve()) for folder in folders if folder]
+        os.environ[PLUGINS_VARIABLE] = os.pathsep.join(absolute)
     for name, value in _TUNE.items():
         os.environ.setdefault(name, value)
     if address is None and os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
