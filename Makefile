@@ -10,7 +10,7 @@ demo: $(VENV)/.demo
 	$(BIN)/harness run sweeps/quickstart.yaml
 
 test: check
-	$(BIN)/python -m pytest -x
+	$(BIN)/python -m pytest -x -n 2 --dist loadfile
 
 # The quality gate: style, types, and that imports go one way.
 check: $(VENV)/.dev
