@@ -21,7 +21,7 @@ from harness.analysis.study import load_study
 from harness.analysis.verdicts import judge
 from harness.errors import InputError
 from harness.records.paths import ResultPaths
-from harness.registry import PluginError, plugins
+from harness.registry import PluginError, _plugins
 from harness.report import render
 from harness.report.blocks import Figure, Paragraph, Table, slug
 from harness.report.build import write_report
@@ -125,8 +125,8 @@ def test_sections_come_in_the_promised_order() -> None:
 
 
 def test_a_section_is_one_file(usual: ResultPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "report.sections").mkdir()
-    file = tmp_path / "report.sections" / "mine.py"
+    (tmp_path / "report" / "sections").mkdir(parents=True)
+    file = tmp_path / "report" / "sections" / "mine.py"
     file.write_text(
         "from harness.report.blocks import Paragraph\n"
         "from harness.report.section import Section\n"
@@ -136,16 +136,16 @@ def test_a_section_is_one_file(usual: ResultPaths, tmp_path: Path, monkeypatch: 
         "        return [Paragraph('hello from mine')]\n"
     )
     monkeypatch.setenv("HARNESS_PLUGINS", str(tmp_path))
-    plugins.cache_clear()
+    _plugins.cache_clear()
     try:
         assert [section.name for section in find_sections()][1] == "mine"
         file.with_name("broken.py").write_text("1 / 0")
-        plugins.cache_clear()
+        _plugins.cache_clear()
         with pytest.raises(PluginError, match=r"broken\.py.*ZeroDivisionError"):
             find_sections()
     finally:
         monkeypatch.undo()
-        plugins.cache_clear()
+        _plugins.cache_clear()
 
 
 # Files.

@@ -115,7 +115,8 @@ def _ray(executor: Executor, resources: Resources) -> Iterator[None]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """A scheduler's SIGTERM ends a sweep as Ctrl-C does."""
+    """A scheduler's SIGTERM ends a sweep as Ctrl-C does. To be set after `ray.init`, which sets a handler that
+    aborts."""
     previous = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
@@ -133,7 +134,7 @@ def launch(plan: Plan, paths: ResultPaths, executor: Executor, watch: Watch) -> 
     from harness.tuning import halving, local  # these import ray
 
     sweep = plan.sweep
-    with _terminable(), _ray(executor, sweep.resources), hold(paths):
+    with _ray(executor, sweep.resources), _terminable(), hold(paths):
         write_text(paths.sweep, dump(resolved(sweep)))
         write_json(paths.plan, as_dict(plan))
         workspace = workspace_of(plan, paths.root)
