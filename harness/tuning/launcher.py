@@ -115,7 +115,7 @@ def _ray(executor: Executor, resources: Resources) -> Iterator[None]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """A scheduler's SIGTERM ends a sweep as Ctrl-C does. To be set after `ray.init`, which sets a handler that
+    """A SIGTERM ends a sweep as Ctrl-C does. To be set after `ray.init`, which sets a handler that
     aborts."""
     previous = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
