@@ -179,9 +179,10 @@ def test_the_loop_equals_a_plain_one(planned: Any, tmp_path: Path) -> None:
     still = {id(p) for p in model.parameters()} - {id(p) for p in trains}
     for p in model.parameters():
         p.requires_grad_(id(p) not in still)
+    # fused as there: the gradient of key biases is pure rounding noise, which Adam makes visible
     optimizer = torch.optim.AdamW(
         [{"params": [p for p in trains if p.ndim > 1], "weight_decay": 0.1},
-         {"params": [p for p in trains if p.ndim == 1], "weight_decay": 0.0}], lr=5e-3,
+         {"params": [p for p in trains if p.ndim == 1], "weight_decay": 0.0}], lr=5e-3, fused=True,
     )  # fmt: skip
     torch.manual_seed(derive(0, "noise"))
     steps = 8

@@ -28,4 +28,4 @@ class Adam(Optimizer):
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         import torch
 
-        return torch.optim.Adam(groups, betas=(self.beta1, self.beta2), eps=self.epsilon)
+        return torch.optim.Adam(groups, betas=(self.beta1, self.beta2), eps=self.epsilon, fused=True)

@@ -31,4 +31,5 @@ class AdamW(Optimizer):
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         import torch
 
-        return torch.optim.AdamW(groups, betas=(self.beta1, self.beta2), eps=self.epsilon)
+        # fused: one pass over the weights; without it a step over 22.7 M of them takes longer than the batch
+        return torch.optim.AdamW(groups, betas=(self.beta1, self.beta2), eps=self.epsilon, fused=True)
