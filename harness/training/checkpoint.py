@@ -19,7 +19,7 @@ class Progress:
     Attributes:
         stage, epoch, batch: the next batch to train on; `epoch` counts within the stage.
         steps: optimiser steps so far.
-        examples: examples trained on and evaluated, for FLOPs.
+        flops: of training and evaluation so far, counted per example.
         curve: one entry per evaluation.
         best: index into `curve` of the best evaluation so far.
         wall_s: seconds spent by earlier attempts and this one, up to the last evaluation.
@@ -54,7 +54,7 @@ class Checkpoints:
         replace_file(self.path, lambda path: torch.save(content, path))
         self._saved = time.monotonic()
 
-    def load(self, device: torch.device) -> tuple[Progress, dict[str, Any]] | None:
+    def load(self) -> tuple[Progress, dict[str, Any]] | None:
         """What was saved last, tensors on the CPU; None if there is nothing that can be read."""
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)

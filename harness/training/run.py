@@ -52,7 +52,7 @@ def run_trial(trial: Mapping[str, Any], workspace: Workspace) -> Generator[Recor
         torch.cuda.reset_peak_memory_stats(device)
     paths = workspace.paths
     checkpoints = Checkpoints(paths.checkpoint(trial["trial_id"]), workspace.checkpoint_seconds)
-    loaded = checkpoints.load(device)
+    loaded = checkpoints.load()
     progress, saved = loaded if loaded is not None else (Progress(), None)
     progress.attempts += loaded is not None
     model_facts = workspace.models[trial["task"], trial["backbone"]]
