@@ -5,8 +5,6 @@ Pure: the same sweep and facts give the same plan, and nothing is read or writte
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -14,6 +12,7 @@ from typing import Any
 
 from harness import space
 from harness.backbones.flops import training_flops
+from harness.cache import digest
 from harness.prepare import ModelFacts, Prepared
 from harness.recipe import Recipe, parse
 from harness.search.base import SearchSpace, Values
@@ -103,12 +102,6 @@ class Plan:
             for values in cell.configurations or []:
                 for seed in self.tune_seeds:
                     yield self.trial(cell, values, seed, "tune")
-
-
-def digest(value: Any, length: int = 16) -> str:
-    """Hash of plain values that does not depend on the order of keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
 def _trial(sweep: Sweep, prepared: Prepared, cell: Cell, values: Values, seed: int, phase: str) -> Trial:

@@ -18,7 +18,7 @@ from harness.entries import BackboneEntry, TaskEntry
 from harness.errors import InputError, Mistake, Mistakes, bad
 from harness.recipe import Training, parse
 from harness.spec import Sweep, origin
-from harness.tasks.base import Facts, Task
+from harness.tasks.base import LENGTH, Facts, Task
 
 _SAMPLE = 8  # examples on which FLOPs are counted
 
@@ -111,16 +111,16 @@ def model_facts(
         ladder = build_ladder(skeleton)
     except NoLadderError as error:
         raise bad(place, f"no ladder of blocks is found: {error}") from error
-    processor = backbone.backbone.processor(task.processor_class, place)
+    processor = task.processor(backbone.backbone, place)
     share_padding(skeleton.config, processor)
     try:
-        examples = task.encode(sample, processor, facts, max_length).remove_columns("length")
+        examples = task.encode(sample, processor, facts, max_length).remove_columns(LENGTH)
         model = skeleton.to_empty(device="cpu")
         for parameter in model.parameters():  # any numbers do: FLOPs do not depend on them
             parameter.data.zero_()
         for buffer in model.buffers():
             buffer.zero_()
-        flops = forward_flops(model, ladder, task.collate(processor)(list(examples)), len(examples))
+        flops = forward_flops(model, ladder, task.collate(processor)(list(examples), None), len(examples))
     except InputError:
         raise
     except Exception as error:

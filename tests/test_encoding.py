@@ -264,7 +264,7 @@ def test_encoded_data_is_as_readable_as_the_umask_says(workspace: Any) -> None:
 
 
 def split_of(lengths: list[int]) -> Split:
-    return Split(rows=None, lengths=np.array(lengths), collate=dict)
+    return Split(rows=None, lengths=np.array(lengths), references=[], collate=lambda examples, _: {})
 
 
 def padding(split: Split, batches: list[list[int]]) -> int:

@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from harness.backbones.family import Family
 from harness.errors import InputError, bad
-from harness.registry import Plugin
+from harness.registry import Plugin, plugins
 
 
 class Backbone(Plugin):
@@ -44,13 +45,14 @@ class Backbone(Plugin):
         from transformers import AutoConfig
 
         where = self.location()
+        _register_families()
         try:
             return AutoConfig.from_pretrained(where, **self._options(), **head)
         except Exception as error:
             raise unreadable(place, where, error) from error
 
-    def processor(self, processor_class: str, place: str = "backbone") -> Any:
-        """The tokenizer, image processor or feature extractor.
+    def processor(self, processor_class: str, place: str = "backbone", **options: Any) -> Any:
+        """The tokenizer, image processor or feature extractor; `options` go to its constructor.
 
         Raises: InputError if it cannot be read.
         """
@@ -58,7 +60,9 @@ class Backbone(Plugin):
 
         where = self.location()
         try:
-            processor = getattr(transformers, processor_class).from_pretrained(where, **self._options())
+            processor = getattr(transformers, processor_class).from_pretrained(
+                where, **self._options(), **options
+            )
         except Exception as error:
             raise unreadable(place, where, error) from error
         words = processor.get_vocab() if hasattr(processor, "get_vocab") else None
@@ -150,6 +154,13 @@ class Backbone(Plugin):
         return f"{self.location()}@{self.pinned(place).revision}"
 
 
+@cache
+def _register_families() -> None:
+    """Models that transformers lacks join its Auto classes before anything is read."""
+    for family in plugins("backbones", Family).values():
+        family.register()
+
+
 def share_padding(config: Any, processor: Any) -> None:
     """Tell a model that has no padding token of its own which one its processor uses."""
     if getattr(config, "pad_token_id", None) is None and hasattr(processor, "pad_token_id"):
@@ -169,7 +180,8 @@ def _lost(model: Any, report: dict[str, Any]) -> str:
     from harness.backbones.ladder import build_ladder
 
     rungs = build_ladder(model).rungs
-    blocks = {name for rung in rungs[1:] for name, _ in rung.parameters if f"{rung.name}." in name}
+    inside = {id(p) for rung in rungs for block in rung.blocks for p in block.parameters()}
+    blocks = {name for rung in rungs for name, parameter in rung.parameters if id(parameter) in inside}
     below = {name for rung in rungs for name, _ in rung.parameters}
     reshaped = {entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"]}
     return min((blocks & set(report["missing_keys"])) | (below & reshaped), default="")

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
-from harness.backbones.ladder import Ladder, base_of
+from harness.backbones.ladder import Ladder
+
+
+def accepted(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    """The part of a batch that a model's forward pass takes: not every detector reads a pixel mask, nor every
+    encoder token types."""
+    return {name: value for name, value in batch.items() if name in _parameters(type(model).forward)}
+
+
+@cache
+def _parameters(function: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
 def forward_flops(model: Any, ladder: Ladder, batch: dict[str, Any], examples: int) -> list[float]:
     """FLOPs of one example's forward pass, shape (rungs + 1,): every rung, then the head.
 
-    Counts what torch's counter knows: matrix products, convolutions, attention. What happens outside
-    the blocks and before the head is counted with rung 0, where the stem is.
+    Arguments of `batch` that the model does not take are left out. Counts what torch's counter knows:
+    matrix products, convolutions, attention. What happens outside the blocks and before the head is counted
+    with rung 0, where the stem is.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -21,16 +36,20 @@ def forward_flops(model: Any, ladder: Ladder, batch: dict[str, Any], examples: i
     model.eval()
     # the counter does not know the CPU's fused attention, but the matrix products that it stands for
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        model(**batch)
+        model(**accepted(model, batch))
     model.train(was_training)
     by_module = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     prefix = type(model).__name__
-    base = f"{prefix}.{model.base_model_prefix}"
-    names = {id(module): name for name, module in base_of(model).named_modules()}
-    blocks = [by_module.get(f"{base}.{names[id(rung.modules[0])]}", 0) for rung in ladder.rungs[1:]]
-    inside = by_module.get(base, 0)
-    head = by_module.get(prefix, inside) - inside
-    return [count / examples for count in (max(0, inside - sum(blocks)), *blocks, head)]
+    names = {id(module): f"{prefix}.{name}" if name else prefix for name, module in model.named_modules()}
+
+    def within(modules: Iterable[Any]) -> int:
+        return sum(by_module.get(names[id(module)], 0) for module in modules)
+
+    blocks = [within(rung.blocks) for rung in ladder.rungs[1:]]
+    inner = {id(child) for module in ladder.head.modules for child in module.children()}
+    head = within(module for module in ladder.head.modules if id(module) not in inner)
+    stem = max(0, by_module.get(prefix, 0) - sum(blocks) - head)
+    return [count / examples for count in (stem, *blocks, head)]
 
 
 def training_flops(flops: list[float], frozen: int) -> float:

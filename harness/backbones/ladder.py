@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.backbones.family import Family
+from harness.backbones.family import HEAD, Family
 from harness.registry import plugins
 
 # Reading a sweep file walks this package; torch is imported only where a model is really looked at.
@@ -25,14 +25,17 @@ class Rung:
     """A part that is frozen or trained as one.
 
     Attributes:
-        name: where it is in the model, e.g. `encoder.layer.3`.
-        modules: the modules that are switched to eval mode when it is frozen, each on its own; the
-            block comes first on its rung. What holds the blocks (an encoder) counts as stem: what it does at
-            random itself, such as masking the input, happens to what leaves the stem.
+        name: where it is in the base model, e.g. `encoder.layer.3`.
+        blocks: the outermost modules that it is built around, in the order in which they run; none for the
+            stem.
+        modules: the modules that are switched to eval mode when it is frozen, each on its own. What holds
+            the blocks (an encoder) counts as stem: what it does at random itself, such as masking the
+            input, happens to what leaves the stem.
         parameters: (name in the model, parameter).
     """
 
     name: str
+    blocks: list[nn.Module] = field(default_factory=list)
     modules: list[nn.Module] = field(default_factory=list)
     parameters: list[tuple[str, nn.Parameter]] = field(default_factory=list)
 
@@ -67,10 +70,14 @@ class Ladder:
         yield self.head, True
 
 
+def family_of(model: Any) -> Family:
+    """What is known of a model's family; the generic family where nothing is."""
+    return plugins("backbones", Family).get(model.config.model_type, Family)()
+
+
 def base_of(model: Any) -> nn.Module:
     """The pretrained part of a model with a head; a model without a head is its own base."""
-    base: nn.Module = getattr(model, model.base_model_prefix, model)
-    return base if hasattr(base, "named_modules") else model
+    return family_of(model).base(model)
 
 
 def build_ladder(model: Any) -> Ladder:
@@ -78,40 +85,43 @@ def build_ladder(model: Any) -> Ladder:
 
     Raises: NoLadderError for a family whose blocks are not found.
     """
-    base = base_of(model)
-    families = plugins("backbones", Family)
-    family = families.get(model.config.model_type, Family)()
-    list_name, blocks = family.blocks(base)
-    rungs = [Rung("stem"), *(Rung(f"{list_name}.{index}") for index in range(len(blocks)))]
-    first, last = 0, len(blocks)
-    owner = {id(module): index + 1 for index, block in enumerate(blocks) for module in block.modules()}
-    prefix = "" if base is model else f"{model.base_model_prefix}."
+    family = family_of(model)
+    base = family.base(model)
+    blocks = family.blocks(base)
+    rungs = [Rung("stem"), *(Rung(block.name, list(block.modules)) for block in blocks)]
+    head = Rung("head")
+    last = len(blocks)
+    owner = {
+        id(module): index + 1
+        for index, block in enumerate(blocks)
+        for outermost in block.modules
+        for module in outermost.modules()
+    }
+    below = {id(module): name for name, module in base.named_modules()}
     reached = False  # the blocks have been passed
     seen: set[int] = set()
-    for name, module in base.named_modules():
-        rung = owner.get(id(module), family.moved(name))
-        reached = reached or id(module) in owner
-        where = rung if rung is not None else (last if reached else first)
-        rungs[where].modules.append(module)
-        for own, parameter in module.named_parameters(recurse=False):
-            full = f"{name}.{own}" if name else own
-            moved = family.moved(full)
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                rungs[where if moved is None else moved].parameters.append((f"{prefix}{full}", parameter))
-    head = Rung("head")
-    inside = {id(module) for module in base.modules()}
-    for name, module in model.named_modules():
-        if id(module) in inside or module is model:
-            continue
-        head.modules.append(module)
-        for own, parameter in module.named_parameters(recurse=False):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                head.parameters.append((f"{name}.{own}", parameter))
-    for own, parameter in model.named_parameters(recurse=False):
+
+    def take(place: Rung, name: str, parameter: nn.Parameter) -> None:
         if id(parameter) not in seen:
-            head.parameters.append((own, parameter))
+            seen.add(id(parameter))
+            place.parameters.append((name, parameter))
+
+    for full, module in model.named_modules():
+        name = below.get(id(module))
+        if name is None:  # outside the base; what holds both has parameters of the head at most
+            if module is not model:
+                head.modules.append(module)
+            for own, parameter in module.named_parameters(recurse=False):
+                take(head, f"{full}.{own}" if full else own, parameter)
+            continue
+        rung = owner.get(id(module), family.moved(name, base))
+        reached = reached or id(module) in owner
+        where = rung if rung is not None else (last if reached else 0)
+        (head if where == HEAD else rungs[where]).modules.append(module)
+        for own, parameter in module.named_parameters(recurse=False):
+            moved = family.moved(f"{name}.{own}" if name else own, base)
+            place = where if moved is None else moved
+            take(head if place == HEAD else rungs[place], f"{full}.{own}" if full else own, parameter)
     return Ladder(rungs, head)
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, field_validator
 
@@ -26,8 +27,20 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
+    from harness.backbones.base import Backbone
+
 Batch: TypeAlias = dict[str, Any]
-Collate: TypeAlias = Callable[[list[dict[str, Any]]], Batch]
+Example: TypeAlias = dict[str, Any]
+Rngs: TypeAlias = "Sequence[np.random.Generator] | None"
+Collate: TypeAlias = Callable[[list[Example], Any], Batch]  # examples, Rngs
+
+# Columns of encoded splits that no model sees: the cost of an example, and what is true of it.
+LENGTH = "length"
+REFERENCE = "reference"
+# The row of an example in its source, kept until its faults have been told.
+_ROW = "__row__"
+# Faulty rows that an error names one by one.
+_SHOWN_FAULTS = 5
 
 
 @dataclass(frozen=True)
@@ -38,11 +51,21 @@ class Facts:
         sizes: examples per split.
         classes: the class names in order of their ids; empty where the kind has none.
         fingerprint: hash of the content of all splits, independent of where the files lie.
+        constant: by split (validation, test) every metric of the best answer that looks at no input.
+        skipped: by split the examples left out as faulty.
     """
 
     sizes: dict[str, int]
     classes: list[str]
     fingerprint: str
+    constant: dict[str, dict[str, float]] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+
+
+class Splits(dict[str, "Dataset"]):
+    """The three splits by role, and by role how many examples were left out as faulty."""
+
+    skipped: dict[str, int]
 
 
 class Task(Plugin):
@@ -56,11 +79,18 @@ class Task(Plugin):
         split_seed: decides what is carved; part of the task, never of a trial.
         metrics: names of metrics; `primary` is the one that decides.
         delta: difference in the primary metric below which two strategies count as equal.
+        margin: how much the best strategy has to beat the constant predictor by; a run says when it does not.
+        on_bad_example: `error` names the faulty examples and stops, `skip` leaves them out and counts them.
     """
 
     kind: ClassVar[str]
     auto_class: ClassVar[str]
     processor_class: ClassVar[str]
+    processor_options: ClassVar[Mapping[str, Any]] = {}
+    # Where the data comes from and how it is cut: settings whose effect is in the data's content itself.
+    in_content: ClassVar[tuple[str, ...]] = (
+        "dataset", "splits", "train_size", "validation_size", "test_size", "split_seed", "on_bad_example",
+    )  # fmt: skip
 
     dataset: dict[str, Any] | None = None
     splits: dict[str, str | None] = Field(default_factory=dict)
@@ -72,6 +102,8 @@ class Task(Plugin):
     metrics: tuple[str, ...] = ()
     primary: str | None = None
     delta: float = Field(default=0.01, ge=0)
+    margin: float | None = Field(default=None, ge=0)
+    on_bad_example: Literal["error", "skip"] = "error"
 
     @field_validator("splits")
     @classmethod
@@ -105,20 +137,53 @@ class Task(Plugin):
 
     @abstractmethod
     def encode(self, split: Dataset, processor: Any, facts: Facts, max_length: int | None) -> Dataset:
-        """Model inputs of a split: the columns that `collate` takes, `labels` among them, and `length`,
+        """Model inputs of a split, row by row: the columns that `collate` and `predict` take, and LENGTH,
         the cost of an example in the units that padding wastes."""
 
     @abstractmethod
     def collate(self, processor: Any) -> Collate:
-        """Turns encoded examples into a padded batch of tensors, as the model's forward takes it."""
+        """Turns encoded examples into a padded batch of tensors, `labels` among them, as the model's forward
+        takes it. Generators, one per example, ask for varied examples; None for them as they are."""
 
     @abstractmethod
-    def predict(self, outputs: Any, batch: Batch) -> list[dict[str, Any]]:
-        """Per example of a batch what the model said: `prediction` (as the metrics take it) and extras."""
+    def predict(self, outputs: Any, examples: list[Example], facts: Facts) -> list[dict[str, Any]]:
+        """Per encoded example what the model said: `prediction` (as the metrics take it) and extras."""
 
-    def references(self, rows: Dataset) -> list[Any]:
-        """Per example of an encoded split what is true, as the metrics take it."""
-        return list(rows["labels"][:])  # iterating over a column reads row by row
+    @abstractmethod
+    def references(self, split: Dataset, facts: Facts) -> list[Any]:
+        """Per example of a split (as loaded) what is true, as the metrics take it."""
+
+    def constant(self, train: Sequence[Any], references: Sequence[Any]) -> list[Any]:
+        """The predictions of the constant predictor, which knows the references of train and looks at no
+        input: by default what is most often true."""
+        common = Counter(train).most_common(1)[0][0]
+        return [common] * len(references)
+
+    def perfect(self, references: Sequence[Any]) -> list[Any]:
+        """The predictions that are right."""
+        return list(references)
+
+    def faults(self, split: Dataset) -> Iterator[tuple[int, str]]:
+        """Examples that cannot be used: position in the split, and a sentence about it without subject that
+        names the file where there is one (`has no text in 'review'`)."""
+        return iter(())
+
+    def stored(self, split: Dataset) -> Dataset:
+        """The split with the content of files in place of their paths."""
+        return split
+
+    def altered(self, train: Dataset, rng: np.random.Generator) -> Dataset:
+        """The train split as this task wants to make it harder."""
+        return train
+
+    def remarks(self, sample: Dataset, processor: Any) -> list[str]:
+        """What a user should know of how a model's processor treats this data."""
+        return []
+
+    @property
+    def augments(self) -> bool:
+        """Whether `collate` varies training examples."""
+        return False
 
     def strata(self, split: Dataset) -> np.ndarray[Any, Any] | None:
         """Class of each example, for stratified carving; None to carve at random."""
@@ -154,11 +219,21 @@ class Task(Plugin):
             raise bad("dataset", "is missing", f"a task of kind {self.kind} names its data set")
         return sources.load(self.dataset)
 
-    def load(self, place: str = "task") -> dict[str, Dataset]:
-        """The three splits, carved and capped: `{"train": …, "validation": …, "test": …}`.
+    def processor(self, backbone: Backbone, place: str = "backbone") -> Any:
+        """What turns this kind's examples into the backbone's inputs.
 
-        Raises: InputError for data that cannot be read, missing columns, empty splits.
+        Raises: InputError if it cannot be read.
         """
+        return backbone.processor(self.processor_class, place, **self.processor_options)
+
+    def load(self, place: str = "task") -> Splits:
+        """The three splits, carved and capped, without faulty examples:
+        `{"train": …, "validation": …, "test": …}`.
+
+        Raises: InputError for data that cannot be read, missing columns, empty splits, faulty examples.
+        """
+        import numpy as np
+
         from harness.metrics import scorer
 
         mistakes = Mistakes()
@@ -174,17 +249,59 @@ class Task(Plugin):
                 reason = f"the data has no column '{column}' in {', '.join(lacking)}"
                 mistakes.add(place, reason, nearest(column, raw[lacking[0]].column_names))
         mistakes.raise_any()
-        raw = {name: split.select_columns(list(dict.fromkeys(wanted))) for name, split in raw.items()}
+        raw = {
+            name: split.select_columns(list(dict.fromkeys(wanted))).add_column(_ROW, list(range(len(split))))
+            for name, split in raw.items()
+        }
         sizes = Sizes(self.train_size, self.validation_size, self.test_size)
-        return carve(raw, sizes, self.split_seed, self.strata, place)
+        splits = self._sound(carve(raw, sizes, self.split_seed, self.strata, place), place)
+        splits["train"] = self.altered(splits["train"], np.random.default_rng([self.split_seed, 4]))
+        for name, split in splits.items():
+            splits[name] = self.stored(split)
+        return splits
+
+    def _sound(self, splits: Mapping[str, Dataset], place: str) -> Splits:
+        """The splits without their faulty examples.
+
+        Raises: InputError if there are any and the task does not skip them, or if nothing is left.
+        """
+        mistakes = Mistakes()
+        sound = Splits()
+        sound.skipped = {}
+        for name, split in splits.items():
+            faults = dict(self.faults(split))
+            rows = split[_ROW]
+            split = split.remove_columns(_ROW)
+            if faults and self.on_bad_example == "error":
+                for index, reason in list(faults.items())[:_SHOWN_FAULTS]:
+                    mistakes.add(place, f"row {rows[index]} of the {name} split {reason}")
+                if len(faults) > _SHOWN_FAULTS:
+                    hint = "on_bad_example: skip leaves them out"
+                    more = f"{len(faults) - _SHOWN_FAULTS} more rows of the {name} split cannot be used"
+                    mistakes.add(place, more, hint)
+            elif faults:
+                sound.skipped[name] = len(faults)
+                split = split.select([index for index in range(len(split)) if index not in faults])
+                if len(split) == 0:
+                    mistakes.add(place, f"nothing is left of the {name} split: every example is faulty")
+            sound[name] = split
+        mistakes.raise_any()
+        return sound
 
     def facts(self, splits: Mapping[str, Dataset], place: str = "task") -> Facts:
         """Raises: InputError if the labels and the data contradict each other."""
-        return Facts(
+        facts = Facts(
             sizes={name: len(split) for name, split in splits.items()},
             classes=self.describe(splits, place),
             fingerprint=content_hash(splits),
+            skipped=splits.skipped if isinstance(splits, Splits) else {},
         )
+        true = {name: self.references(split, facts) for name, split in splits.items()}
+        constant = {}
+        for name in SPLITS[1:]:
+            said = [{"prediction": value} for value in self.constant(true["train"], true[name])]
+            constant[name] = self.score(said, true[name], facts)
+        return replace(facts, constant=constant)
 
     def score(
         self, predictions: Sequence[dict[str, Any]], references: Sequence[Any], facts: Facts
@@ -197,10 +314,7 @@ class Task(Plugin):
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide a trial's result, beyond the data's content itself."""
-        # where the data comes from and how it is cut is in its content, the delta in no result
-        mine = self.model_dump(
-            exclude={"dataset", "splits", "train_size", "validation_size", "test_size", "split_seed", "delta"}
-        )
+        mine = self.model_dump(mode="json", exclude=set(self.in_content) | {"delta", "margin"})
         return {"kind": self.kind, **mine, "metrics": self.metric_names, "primary": self.primary_metric}
 
 

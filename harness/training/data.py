@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -10,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
+from harness.cache import digest, written_once
 from harness.errors import bad
-from harness.plan import digest
-from harness.tasks.base import Batch, Collate, content_hash
+from harness.tasks.base import LENGTH, REFERENCE, Batch, Collate, Example, content_hash
 from harness.tasks.splits import SPLITS
 from harness.training.workspace import Workspace
 
@@ -29,17 +27,31 @@ class Split:
     Attributes:
         rows: an Arrow-backed data set of model inputs.
         lengths: shape (examples,), the cost of each in the units that padding wastes.
+        references: per example what is true, as the metrics take it.
+        augmented: whether the task varies its training examples.
     """
 
     rows: Any
     lengths: np.ndarray[Any, Any]
+    references: list[Any]
     collate: Collate
+    augmented: bool = False
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def batch(self, indices: list[int]) -> Batch:
-        return self.collate(self.rows.__getitems__(indices))
+    def examples(self, indices: list[int]) -> list[Example]:
+        """Encoded examples."""
+        found: list[Example] = self.rows.__getitems__(indices)
+        return found
+
+    def batch(self, indices: list[int], noise: int | None = None) -> Batch:
+        """A batch for training. Examples are varied, where the task does that, by generators of their own
+        that `noise` and the index seed: how an example looks does not depend on its neighbours."""
+        rngs = None
+        if self.augmented and noise is not None:
+            rngs = [np.random.default_rng([noise, index]) for index in indices]
+        return self.collate(self.examples(indices), rngs)
 
 
 def encoding_key(workspace: Workspace, task: str, backbone: str, max_length: int | None) -> str:
@@ -57,28 +69,20 @@ def encoding_key(workspace: Workspace, task: str, backbone: str, max_length: int
 
 def encode(workspace: Workspace, task_name: str, backbone_name: str, max_length: int | None) -> Path:
     """The folder of the encoded splits, written if it is not there. Safe to call from many processes."""
-    folder = Path(workspace.cache) / "encoded" / encoding_key(workspace, task_name, backbone_name, max_length)
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if folder.exists():
-            return folder
+    key = encoding_key(workspace, task_name, backbone_name, max_length)
+
+    def write(folder: Path) -> None:
         task, facts = workspace.task(task_name), workspace.facts[task_name]
-        processor = workspace.backbone(backbone_name).processor(task.processor_class)
+        processor = task.processor(workspace.backbone(backbone_name))
         splits = task.load(task_name)
         if content_hash(splits) != facts.fingerprint:
             raise bad(task_name, "the data is no longer what it was when the sweep was planned")
-        # not `mkdtemp`: its folders are private to their owner, and a machine's cache may be shared
-        temporary = folder.with_name(f".writing.{folder.name}")
-        shutil.rmtree(temporary, ignore_errors=True)  # of a writer that was killed
-        try:
-            for name in SPLITS:
-                task.encode(splits[name], processor, facts, max_length).save_to_disk(str(temporary / name))
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+        for name in SPLITS:
+            rows = task.encode(splits[name], processor, facts, max_length)
+            rows = rows.add_column(REFERENCE, task.references(splits[name], facts))
+            rows.save_to_disk(str(folder / name))
+
+    return written_once(Path(workspace.cache) / "encoded" / key, write)
 
 
 @lru_cache(maxsize=8)
@@ -92,14 +96,17 @@ def open_split(
     task = workspace.task(task_name)
     rows = datasets.load_from_disk(str(encode(workspace, task_name, backbone, max_length) / split))
     return Split(
-        rows=rows.remove_columns("length"),
-        lengths=np.asarray(rows["length"][:]),
-        collate=task.collate(workspace.backbone(backbone).processor(task.processor_class)),
+        rows=rows.remove_columns([LENGTH, REFERENCE]),
+        lengths=np.asarray(rows[LENGTH][:]),
+        references=list(rows[REFERENCE][:]),  # iterating over a column reads row by row
+        collate=task.collate(task.processor(workspace.backbone(backbone))),
+        augmented=task.augments,
     )
 
 
 def train_batches(split: Split, size: int, seed: int, bucketing: bool) -> list[list[int]]:
-    """The batches of one epoch: a permutation drawn from `seed`, cut into pieces; the last may be short.
+    """The batches of one epoch: a permutation drawn from `seed`, cut into pieces; the last may be short, but
+    never of one example, which BatchNorm cannot take: that one joins the batch before.
 
     With bucketing, examples of similar length meet: each group of BUCKET batches is sorted by length, and
     the batches are shuffled.
@@ -107,13 +114,20 @@ def train_batches(split: Split, size: int, seed: int, bucketing: bool) -> list[l
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(split))
     if not bucketing:
-        return [order[start : start + size].tolist() for start in range(0, len(order), size)]
+        return _cut(order, size)
     batches: list[list[int]] = []
     for start in range(0, len(order), size * BUCKET):
         group = order[start : start + size * BUCKET]
         group = group[np.argsort(split.lengths[group], kind="stable")]
-        batches += [group[i : i + size].tolist() for i in range(0, len(group), size)]
+        batches += _cut(group, size)
     return [batches[index] for index in rng.permutation(len(batches))]
+
+
+def _cut(order: np.ndarray[Any, Any], size: int) -> list[list[int]]:
+    pieces = [order[start : start + size].tolist() for start in range(0, len(order), size)]
+    if len(pieces) > 1 and size > 1 and len(pieces[-1]) == 1:
+        pieces[-2:] = [pieces[-2] + pieces[-1]]
+    return pieces
 
 
 def evaluation_batches(split: Split, size: int) -> list[list[int]]:

@@ -19,7 +19,7 @@ from harness.tasks.base import Facts, Task, to_device
 from harness.training.checkpoint import Checkpoints, Progress
 from harness.training.data import Split, evaluation_batches, train_batches
 from harness.training.model import FineTuned
-from harness.training.seeds import NOISE, ORDER, derive
+from harness.training.seeds import AUGMENTATION, NOISE, ORDER, derive
 
 Point: TypeAlias = dict[str, Any]
 
@@ -73,7 +73,7 @@ def fit(
     settings, model, ladder = job.recipe.training, job.tuned.model, job.tuned.ladder
     stages = job.recipe.stages(len(ladder.rungs))
     deepest = min(stage.frozen for stage in stages)  # what never trains needs no copy
-    steps_per_epoch = math.ceil(len(job.train) / settings.batch_size)
+    steps_per_epoch = len(train_batches(job.train, settings.batch_size, 0, settings.bucketing))
     started = time.monotonic() - progress.wall_s
     torch.manual_seed(derive(job.seed, NOISE))
     best_state: dict[str, torch.Tensor] | None = None
@@ -109,15 +109,16 @@ def fit(
         while progress.epoch < stage.epochs and not out_of_patience(job, progress):
             order_seed = derive(job.seed, ORDER, before + progress.epoch)
             batches = train_batches(job.train, settings.batch_size, order_seed, settings.bucketing)
+            augmentation = derive(job.seed, AUGMENTATION, before + progress.epoch)
             for position in range(progress.batch, len(batches)):
                 ladder.train(model, stage.frozen)
                 loss = torch.zeros((), device=job.device)
                 for piece in np.array_split(
                     batches[position], min(settings.accumulation, len(batches[position]))
                 ):
-                    inputs = to_device(job.train.batch(piece.tolist()), job.device)
+                    inputs = to_device(job.train.batch(piece.tolist(), augmentation), job.device)
                     with autocast(settings.precision, job.device):
-                        piece_loss = model(**inputs).loss * (len(piece) / len(batches[position]))
+                        piece_loss = job.tuned(inputs).loss * (len(piece) / len(batches[position]))
                     scaler.scale(piece_loss).backward()
                     loss += piece_loss.detach()
                 if in_loss is not None:
@@ -210,14 +211,14 @@ def evaluate(job: Job, split: Split) -> Evaluation:
     settings = job.recipe.training
     with torch.no_grad(), autocast(settings.precision, job.device):
         for indices in evaluation_batches(split, settings.evaluation_batch_size):
-            batch = to_device(split.batch(indices), job.device)
-            outputs = job.tuned.model(**batch)
+            examples = split.examples(indices)
+            outputs = job.tuned(to_device(split.collate(examples, None), job.device))
             loss += float(outputs.loss) * len(indices)
-            for index, prediction in zip(indices, job.task.predict(outputs, batch), strict=True):
+            said = job.task.predict(outputs, examples, job.facts)
+            for index, prediction in zip(indices, said, strict=True):
                 predictions[index] = prediction
-    references = job.task.references(split.rows)
-    metrics = job.task.score(predictions, references, job.facts)
-    rows = [{"reference": said, **row} for said, row in zip(references, predictions, strict=True)]
+    metrics = job.task.score(predictions, split.references, job.facts)
+    rows = [{"reference": true, **row} for true, row in zip(split.references, predictions, strict=True)]
     return Evaluation(loss / len(split), metrics, rows)
 
 

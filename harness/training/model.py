@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from harness.backbones.flops import accepted
 from harness.backbones.ladder import Ladder, build_ladder, reset_head
 from harness.optimizers.base import Optimizer
 from harness.regularizers.base import Weight
@@ -30,6 +31,10 @@ class FineTuned:
     model: Any
     ladder: Ladder
     reference: dict[str, torch.Tensor]
+
+    def __call__(self, batch: dict[str, Any]) -> Any:
+        """The model's outputs, with the loss where the batch has labels."""
+        return self.model(**accepted(self.model, batch))
 
     def parameter_groups(self, optimizer: Optimizer, depth: int) -> list[dict[str, Any]]:
         """Groups over what trains above `depth`: backbone and head, each with and without decay."""
@@ -88,8 +93,7 @@ def pretrained(workspace: Workspace, task_name: str, backbone_name: str) -> Any:
     logging.disable_progress_bar()
     task = workspace.task(task_name)
     backbone = workspace.backbone(backbone_name)
-    processor = backbone.processor(task.processor_class)
-    return backbone.model(task.auto_class, processor, task.head(workspace.facts[task_name]))
+    return backbone.model(task.auto_class, task.processor(backbone), task.head(workspace.facts[task_name]))
 
 
 def fine_tuned(workspace: Workspace, task: str, backbone: str, seed: int, device: torch.device) -> FineTuned:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from harness.cache import digest
 from harness.errors import HarnessError
-from harness.plan import FORMAT, digest
+from harness.plan import FORMAT
 from harness.prepare import ModelFacts
 from harness.recipe import parse
 from harness.records import provenance

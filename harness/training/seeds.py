@@ -6,6 +6,7 @@ import hashlib
 
 HEAD = "head"  # initial weights of the output layer
 ORDER = "order"  # order of the training examples
+AUGMENTATION = "augmentation"  # how training examples are varied
 NOISE = "noise"  # dropout and whatever else the model draws
 
 

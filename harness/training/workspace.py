@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.backbones.base import Backbone
+from harness.cache import cache_folder
 from harness.plan import Plan
 from harness.prepare import ModelFacts
 from harness.records.paths import ResultPaths
 from harness.registry import build, plugins
 from harness.tasks.base import Facts, Task
-
-CACHE_VARIABLE = "HARNESS_CACHE"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +61,3 @@ def workspace_of(plan: Plan, results: Path) -> Workspace:
         gpus=sweep.resources.gpus,
         checkpoint_seconds=sweep.resources.checkpoint_seconds,
     )
-
-
-def cache_folder() -> Path:
-    """Encoded data of this machine: `HARNESS_CACHE`, or `finetune-harness` below the user's cache folder."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return Path(chosen).resolve()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune-harness"

@@ -16,6 +16,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from harness.cache import CACHE_VARIABLE
 from harness.errors import bad
 from harness.plan import Trial
 from harness.records.record import Record, Status, read_record, write_record
@@ -23,7 +24,7 @@ from harness.registry import PLUGINS_VARIABLE
 from harness.spec import Resources
 from harness.training.checkpoint import Progress
 from harness.training.run import draft
-from harness.training.workspace import CACHE_VARIABLE, Workspace
+from harness.training.workspace import Workspace
 from harness.tuning.campaign import Campaign
 from harness.tuning.halving import Halving
 from harness.tuning.trainable import TrialRunner
