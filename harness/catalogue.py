@@ -57,13 +57,23 @@ def entries(kind: str, names: Sequence[str] = ()) -> list[dict[str, Any]]:
 
 def _backbones(names: Sequence[str]) -> list[dict[str, Any]]:
     from harness.backbones.base import Backbone
+    from harness.backbones.family import Family
 
-    shipped = [name for name in plugins("backbones", Backbone) if name != Backbone.name]
     mistakes = Mistakes()
     found = []
-    for name in names or shipped:
+    if names:
+        nodes: list[Any] = list(names)
+    else:
+        known = plugins("backbones", Backbone)
+        nodes = [
+            n for n, plugin in known.items() if not any(f.is_required() for f in plugin.model_fields.values())
+        ]
+        nodes.remove(Backbone.name)
+        small = [family.name for family in plugins("backbones", Family).values() if family.small is not None]
+        nodes += [{"use": "untrained", "family": family, "name": f"untrained {family}"} for family in small]
+    for node in nodes:
         with mistakes.collecting():
-            found.append(_backbone(read_backbone(name, name)))
+            found.append(_backbone(read_backbone(node, node if isinstance(node, str) else node["name"])))
     mistakes.raise_any()
     return found
 
@@ -72,7 +82,7 @@ def _backbone(entry: BackboneEntry) -> dict[str, Any]:
     from harness.backbones.ladder import build_ladder
 
     backbone = entry.backbone
-    skeleton = backbone.skeleton("AutoModel", {}, entry.name)
+    skeleton = backbone.bare(entry.name)
     ladder = build_ladder(skeleton)
     return {
         **_entry(entry.name, type(backbone)),

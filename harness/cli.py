@@ -79,8 +79,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code.
 
-    0 done; 2 bad input, nothing was written; 3 done, some trials failed; 4 another run holds the results;
-    130 interrupted, resumable.
+    0 done; 2 bad input, nothing was written; 3 done, some trials failed or a margin was missed;
+    4 another run holds the results; 130 interrupted, resumable.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     chosen = parser().parse_args(given)
@@ -162,6 +162,7 @@ def run(chosen: argparse.Namespace) -> int:
         raise bad("--local", "runs in this process and takes no --address")
     sweep = spec.load(chosen.spec, chosen.assignments)
     from harness import console
+    from harness.analysis import wording
     from harness.plan import make_plan
     from harness.records.paths import ResultPaths
     from harness.report.build import write_report
@@ -188,9 +189,12 @@ def run(chosen: argparse.Namespace) -> int:
         return INTERRUPTED
     verdicts = write_report(paths)
     console.show_verdicts(screen, verdicts, paths)
+    missed = wording.missed_margins(verdicts)
+    for text in missed:
+        _complain(text)
     if view.failures:
         _complain(f"{view.failures} trials failed, see the report; run again by:\n  {chosen.again}")
-    return SOME_FAILED if view.failures else 0
+    return SOME_FAILED if view.failures or missed else 0
 
 
 def _results(chosen: argparse.Namespace) -> Any:

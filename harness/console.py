@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -59,8 +59,8 @@ def show_plan(console: Console, plan: Plan, rate: float | None, concurrent: floa
     sweep = plan.sweep
     console.print(
         Text(
-            f"{sweep.name}: {len(sweep.tasks)} tasks × {len(sweep.backbones)} backbones × "
-            f"{len(sweep.strategies)} strategies = {len(plan.cells)} cells",
+            f"{sweep.name}: {len(sweep.tasks)} tasks, {len(sweep.backbones)} backbones, "
+            f"{len(sweep.strategies)} strategies: {len(plan.cells)} cells",
             style="bold",
         )
     )
@@ -75,12 +75,13 @@ def show_plan(console: Console, plan: Plan, rate: float | None, concurrent: floa
         console.print(_text(f"{merged} trials were asked for more than once and run once"))
     for note in notes(plan):
         console.print(_text(f"note: {note}"))
+    source = f"{trials['source']} source + " if trials["source"] else ""
     took = ""
     if rate is not None:
         took = f", about {duration(will['flops'] / rate / concurrent)} here at {size(rate, 'FLOP/s')} a trial"
     console.print(
         _text(
-            f"{trials['tune']} tune + {trials['confirm']} confirm trials, "
+            f"{source}{trials['tune']} tune + {trials['confirm']} confirm trials, "
             f"{size(will['flops'], 'FLOP')}{took}; disk {size(will['disk_bytes'], 'B')}"
         )
     )
@@ -114,7 +115,7 @@ class ProgressView:
     def __init__(self, console: Console, plan: Plan, concurrent: float) -> None:
         self._console, self._plan, self._concurrent = console, plan, max(1.0, concurrent)
         self._started = self._spoken = time.monotonic()
-        self._cells = {cell.id: Counter[str]() for cell in plan.cells}
+        self._cells: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._best: dict[str, float] = {}
         self._status: Counter[str] = Counter()
         self._known = 0
@@ -122,8 +123,7 @@ class ProgressView:
         self._left = predicted(plan)["flops"]
         self._rates: list[float] = []
         self._device_seconds = 0.0
-        trials = count(plan)
-        self._total = trials["tune"] + trials["confirm"]
+        self._total = sum(count(plan).values())
         self._live: Live | None = None
 
     @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from types import NoneType
 from typing import Any
@@ -27,10 +27,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+@=,\[\]()-]{0,127}")
 
 @dataclass(frozen=True)
 class TaskEntry:
+    """One task: `settings` are sections for it alone, `backbones` those that it is run on (None: all)."""
+
     name: str
     task: Task
-    settings: Tree  # sections for this task only
+    settings: Tree
     place: str
+    backbones: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,16 @@ class BackboneEntry:
     name: str
     backbone: Backbone
     place: str
+    source: SourceEntry | None = None
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """What a backbone is trained on before the sweep: a task, how, and with which seed."""
+
+    task: TaskEntry
+    strategy: StrategyEntry
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -164,6 +177,9 @@ def _task(node: Tree, place: str, bases: list[FilePath], label: str) -> TaskEntr
     else:
         raise bad(f"{place}.kind", f"there is no kind '{kind}'", nearest(kind, kinds))
     settings = read_sections({key: node.pop(key) for key in SECTIONS if key in node}, f"{place}.")
+    backbones = node.pop("backbones", None)
+    if backbones is not None and not (isinstance(backbones, list) and backbones):
+        raise bad(f"{place}.backbones", f"takes a list of names, not {backbones!r}")
     mistakes = Mistakes()
     if isinstance(node.get("dataset"), dict):
         with mistakes.collecting():
@@ -178,18 +194,49 @@ def _task(node: Tree, place: str, bases: list[FilePath], label: str) -> TaskEntr
     mistakes.raise_any()
     assert task is not None
     base = str(name or use)
-    return TaskEntry(f"{base}[{label}]" if label else base, task, settings, place)
+    runs_on = None if backbones is None else tuple(map(str, backbones))
+    return TaskEntry(f"{base}[{label}]" if label else base, task, settings, place, runs_on)
 
 
 def read_backbones(node: Any, place: str, bases: list[FilePath]) -> list[BackboneEntry]:
-    known = plugins("backbones", Backbone)
     tree = _entry(node, place)
+    source = tree.pop("source", None)
+    entry = _backbone(tree, place, bases)
+    if source is None:
+        return [entry]
+    return [replace(entry, source=_source(source, f"{place}.source", bases, entry.name))]
+
+
+def _source(node: Any, place: str, bases: list[FilePath], backbone: str) -> SourceEntry:
+    """What a backbone is to be trained on first: `task`, `seed`, and the settings of a strategy."""
+    tree = {"task": node} if isinstance(node, str) else node
+    if not isinstance(tree, dict) or "task" not in tree:
+        raise bad(place, "takes a task, or settings with `task:` among them", f"not {node!r}")
+    own = {key: value for key, value in tree.items() if key not in ("task", "seed")}
+    seed = tree.get("seed", 0)
+    mistakes = Mistakes()
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        mistakes.add(f"{place}.seed", f"takes a whole number, not {seed!r}")
+    for path in space.spaces(own):
+        mistakes.add(f"{place}.{'.'.join(path)}", "takes one value: a source is trained once, not tuned")
+    tasks: list[TaskEntry] = []
+    with mistakes.collecting():
+        tasks = read_tasks(tree["task"], f"{place}.task", bases)
+    if len(tasks) > 1:
+        mistakes.add(f"{place}.task", "is several tasks: a backbone has one source")
+    mistakes.raise_any()
+    task = replace(tasks[0], name=f"{tasks[0].name} [source of {backbone}]")
+    return SourceEntry(task, StrategyEntry("source", _long(own), place), seed)
+
+
+def _backbone(tree: Tree, place: str, bases: list[FilePath]) -> BackboneEntry:
+    known = plugins("backbones", Backbone)
     use = tree.pop("use", None)
     name = tree.pop("name", None)
     if use is None and "path" not in tree and name in known:
         use = name
     if use is not None and use in known and use != Backbone.name:
-        return [BackboneEntry(str(name or use), build(known[use], tree, place), place)]
+        return BackboneEntry(str(name or use), build(known[use], tree, place), place)
     path = tree.get("path", use)
     if not isinstance(path, str) or not path:
         raise bad(f"{place}.path", f"takes a Hugging Face id or a folder, not {path!r}")
@@ -207,7 +254,7 @@ def read_backbones(node: Any, place: str, bases: list[FilePath]) -> list[Backbon
             raise bad(place, f"there is no backbone '{path}'", close)
         tree["path"] = path
     label = str(name or FilePath(path).name)
-    return [BackboneEntry(label, build(Backbone, tree, place), place)]
+    return BackboneEntry(label, build(Backbone, tree, place), place)
 
 
 def read_backbone(node: Any, place: str) -> BackboneEntry:

@@ -6,15 +6,17 @@ Pure: the same sweep and facts give the same plan, and nothing is read or writte
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from harness import space
 from harness.backbones.flops import training_flops
 from harness.cache import digest
+from harness.entries import BackboneEntry, StrategyEntry, TaskEntry
 from harness.prepare import ModelFacts, Prepared
 from harness.recipe import Recipe, parse
+from harness.records.record import finite
 from harness.search.base import SearchSpace, Values
 from harness.space import Tree
 from harness.spec import Sweep, search_space
@@ -23,6 +25,8 @@ from harness.tasks.base import Task
 FORMAT = 1
 # Confirm seeds are fresh: no tune seed reaches them.
 FIRST_CONFIRM_SEED = 1000
+# The phase of the trials that train a backbone on its source task, before any cell.
+SOURCE = "source"
 
 
 @dataclass(frozen=True)
@@ -75,14 +79,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
+    """Attributes:
+    sources: by backbone the trial that trains it on its source task.
+    merged: by trial the cells that share it.
+    """
+
     sweep: Sweep
     prepared: Prepared
+    sources: dict[str, Trial]
     cells: tuple[Cell, ...]
     merged: dict[str, tuple[str, ...]]
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
-        return {entry.name: entry.task for entry in self.sweep.tasks}
+        """Every task by name, source tasks included."""
+        sources = [source.task for _, source in self.sweep.sources]
+        return {entry.name: entry.task for entry in (*self.sweep.tasks, *sources)}
 
     @property
     def tune_seeds(self) -> range:
@@ -94,7 +106,7 @@ class Plan:
 
     def trial(self, cell: Cell, values: Values, seed: int, phase: str) -> Trial:
         """The trial of a configuration."""
-        return _trial(self.sweep, self.prepared, cell, values, seed, phase)
+        return _trial(self.prepared, self.tasks[cell.task], self.sources, cell, values, seed, phase)
 
     def planned(self) -> Iterator[Trial]:
         """The tune trials that are known beforehand, cell by cell, equal ones repeated."""
@@ -104,15 +116,19 @@ class Plan:
                     yield self.trial(cell, values, seed, "tune")
 
 
-def _trial(sweep: Sweep, prepared: Prepared, cell: Cell, values: Values, seed: int, phase: str) -> Trial:
+def _trial(
+    prepared: Prepared, task: Task, sources: Mapping[str, Trial], cell: Cell, values: Values, seed: int,
+    phase: str,
+) -> Trial:  # fmt: skip
     model = prepared.models[cell.task, cell.backbone]
     recipe = parse(space.fill(cell.tree, values), cell.strategy).canonical(len(model.rungs))
-    task = next(entry.task for entry in sweep.tasks if entry.name == cell.task)
+    source = sources.get(cell.backbone)
     identity = {
         "format": FORMAT,
         "data": prepared.tasks[cell.task].fingerprint,
         "task": task.identity(),
-        "weights": model.fingerprint,
+        # weights that are trained on a source task are what that trial makes of those before it
+        "weights": model.fingerprint if source is None else source.trial_id,
         "recipe": recipe.as_dict(),
         "seed": seed,
         "phase": phase,
@@ -137,54 +153,52 @@ def predicted_flops(recipe: Recipe, model: ModelFacts, sizes: Mapping[str, int],
     for stage in recipe.stages(len(model.rungs)):
         total += stage.epochs * sizes["train"] * training_flops(model.flops, stage.frozen)
         total += stage.epochs * sizes["validation"] * sum(model.flops)
-    return total + (sizes["test"] * sum(model.flops) if phase == "confirm" else 0)
+    return total + (0 if phase == "tune" else sizes["test"] * sum(model.flops))
 
 
 def make_plan(sweep: Sweep, prepared: Prepared) -> Plan:
     """Cells and trials of a sweep; configurations that train the same way become one trial."""
-    cells: list[Cell] = []
+    sources: dict[str, Trial] = {}
+    for backbone, source in sweep.sources:
+        cell = _cell(sweep, source.task, backbone, source.strategy)
+        sources[backbone.name] = _trial(
+            prepared, source.task.task, {}, cell, cell.space.default, source.seed, SOURCE
+        )
+    plan = Plan(sweep, prepared, sources, (), {})
     users: dict[str, list[str]] = {}
-    for task in sweep.tasks:
-        for backbone in sweep.backbones:
-            for strategy in sweep.strategies:
-                tree = sweep.tree(task, strategy)
-                axes = search_space(tree, strategy)
-                name = digest([task.name, backbone.name, strategy.name], 12)
-                cell = Cell(
-                    name, task.name, backbone.name, strategy.name, tree, axes, sweep.search.budget(axes), None
-                )
-                cell = _distinct(sweep, prepared, cell, users)
-                cells.append(cell)
+    cells = tuple(
+        _distinct(plan, _cell(sweep, task, backbone, strategy), users)
+        for task, backbone in sweep.pairs
+        for strategy in sweep.strategies
+    )
     merged = {trial: tuple(cells_) for trial, cells_ in users.items() if len(cells_) > 1}
-    return Plan(sweep, prepared, tuple(cells), merged)
+    return replace(plan, cells=cells, merged=merged)
 
 
-def _distinct(sweep: Sweep, prepared: Prepared, cell: Cell, users: dict[str, list[str]]) -> Cell:
+def _cell(sweep: Sweep, task: TaskEntry, backbone: BackboneEntry, strategy: StrategyEntry) -> Cell:
+    tree = sweep.tree(task, strategy)
+    axes = search_space(tree, strategy)
+    name = digest([task.name, backbone.name, strategy.name], 12)
+    budget = sweep.search.budget(axes)
+    return Cell(name, task.name, backbone.name, strategy.name, tree, axes, budget, None)
+
+
+def _distinct(plan: Plan, cell: Cell, users: dict[str, list[str]]) -> Cell:
     """The cell with its configurations, each different trial once."""
-    listed = sweep.search.configurations(cell.space, cell.id)
+    listed = plan.sweep.search.configurations(cell.space, cell.id)
     if listed is None:
         return cell
     kept: list[Values] = []
     seen: set[str] = set()
     for values in listed:
-        first = _trial(sweep, prepared, cell, values, 0, "tune").trial_id
+        first = plan.trial(cell, values, 0, "tune").trial_id
         if first in seen:
             continue
         seen.add(first)
         kept.append(values)
-        for seed in range(sweep.seeds.tune):
-            users.setdefault(_trial(sweep, prepared, cell, values, seed, "tune").trial_id, []).append(cell.id)
-    return Cell(
-        cell.id,
-        cell.task,
-        cell.backbone,
-        cell.strategy,
-        cell.tree,
-        cell.space,
-        len(kept),
-        kept,
-        len(listed) - len(kept),
-    )
+        for seed in plan.tune_seeds:
+            users.setdefault(plan.trial(cell, values, seed, "tune").trial_id, []).append(cell.id)
+    return replace(cell, budget=len(kept), configurations=kept, repeated=len(listed) - len(kept))
 
 
 def notes(plan: Plan) -> list[str]:
@@ -204,6 +218,11 @@ def notes(plan: Plan) -> list[str]:
         )
     elif plan.sweep.seeds.confirm < 3:
         said.append("fewer than 3 confirm seeds: no interval can be given")
+    for entry in plan.sweep.tasks:
+        for split, left_out in plan.prepared.tasks[entry.name].skipped.items():
+            said.append(f"{entry.name}: {left_out} faulty examples of the {split} split are left out")
+    for (task_name, backbone), model in plan.prepared.models.items():
+        said.extend(f"{task_name} on {backbone}: {remark}" for remark in model.remarks)
     if plan.sweep.search.configurations(SearchSpace({}, {}), "") is None:
         said.append("the search decides as it goes: trials are known cell by cell, not beforehand")
     return said
@@ -233,6 +252,9 @@ def as_dict(plan: Plan) -> dict[str, Any]:
                 "direction": "max" if entry.task.higher_is_better else "min",
                 "metrics": list(entry.task.metric_names),
                 "delta": entry.task.delta,
+                "margin": entry.task.margin,
+                "constant": finite(plan.prepared.tasks[entry.name].constant),
+                "skipped": plan.prepared.tasks[entry.name].skipped,
                 "splits": plan.prepared.tasks[entry.name].sizes,
                 "classes": plan.prepared.tasks[entry.name].classes,
                 "data": plan.prepared.tasks[entry.name].fingerprint,
@@ -248,7 +270,18 @@ def as_dict(plan: Plan) -> dict[str, Any]:
                 "weights": model.fingerprint,
             }
             for entry in sweep.backbones
-            for model in [plan.prepared.models[sweep.tasks[0].name, entry.name]]
+            for model in [plan.prepared.models[_first_task(sweep, entry), entry.name]]
+        ],
+        "sources": [
+            {
+                "backbone": backbone,
+                "task": trial.task,
+                "trial_id": trial.trial_id,
+                "kind": plan.tasks[trial.task].kind,
+                "primary": plan.tasks[trial.task].primary_metric,
+                "direction": "max" if plan.tasks[trial.task].higher_is_better else "min",
+            }
+            for backbone, trial in plan.sources.items()
         ],
         "strategies": [
             {"name": entry.name, "definition": space.merge(entry.preset, entry.settings)}
@@ -280,13 +313,17 @@ def as_dict(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _first_task(sweep: Sweep, backbone: BackboneEntry) -> str:
+    return next(task.name for task, used in sweep.pairs if used is backbone)
+
+
 def predicted(plan: Plan) -> dict[str, float]:
     """What the plan will take if every trial runs to its end.
 
     Returns: `flops` of all trials (confirm trials, and those of an open search, are taken to cost what the
         default configuration does); `disk_bytes` of records, curves, predictions and one checkpoint.
     """
-    flops = 0.0
+    flops = sum(trial.flops for trial in {t.trial_id: t for t in plan.sources.values()}.values())
     parameters = 0
     trials = count(plan)
     counted: set[str] = set()
@@ -305,11 +342,17 @@ def predicted(plan: Plan) -> dict[str, float]:
     per_trial = 12_000  # measured: a record and its curves in TensorBoard, three evaluations
     predictions = trials["confirm"] * tested * 60  # measured: five classes, compressed
     checkpoint = parameters * 4 * 4  # weights, best weights, two moments
-    return {"flops": flops, "disk_bytes": sum(trials.values()) * per_trial + predictions + checkpoint}
+    sources = trials["source"] * parameters * 4
+    disk = sum(trials.values()) * per_trial + predictions + checkpoint + sources
+    return {"flops": flops, "disk_bytes": disk}
 
 
 def count(plan: Plan) -> dict[str, int]:
     """Trials of each phase; shared ones once, where they are known."""
     asked = sum(cell.budget * plan.sweep.seeds.tune for cell in plan.cells)
     shared = sum(len(cells) - 1 for cells in plan.merged.values())
-    return {"tune": asked - shared, "confirm": len(plan.cells) * plan.sweep.seeds.confirm}
+    return {
+        "source": len({trial.trial_id for trial in plan.sources.values()}),
+        "tune": asked - shared,
+        "confirm": len(plan.cells) * plan.sweep.seeds.confirm,
+    }

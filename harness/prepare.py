@@ -5,7 +5,7 @@ What comes back are plain values, so that planning is a pure function of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from harness.backbones.base import share_padding
 from harness.backbones.family import NoLadderError
 from harness.backbones.flops import forward_flops
 from harness.backbones.ladder import build_ladder
-from harness.entries import BackboneEntry, TaskEntry
+from harness.entries import BackboneEntry, StrategyEntry, TaskEntry
 from harness.errors import InputError, Mistake, Mistakes, bad
 from harness.recipe import Training, parse
 from harness.spec import Sweep, origin
@@ -31,7 +31,8 @@ class ModelFacts:
         rungs: names of the ladder's rungs, from input to output.
         sizes: parameters per rung, then of the head.
         flops: forward FLOPs of one example per rung, then of the head.
-        fingerprint: names the pretrained weights.
+        fingerprint: names the pretrained weights, before any source task.
+        remarks: what a user should know of how the model reads the data.
     """
 
     model_type: str
@@ -39,6 +40,7 @@ class ModelFacts:
     sizes: list[int]
     flops: list[float]
     fingerprint: str
+    remarks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,12 @@ def prepare(sweep: Sweep) -> Prepared:
         splits, a depth beyond the ladder, a model that cannot do the kind of task.
     """
     import datasets
-    from transformers.utils import logging
 
     datasets.disable_progress_bars()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     mistakes = Mistakes()
     facts: dict[str, Facts] = {}
     samples: dict[str, Any] = {}
-    for entry in sweep.tasks:
+    for entry in (*sweep.tasks, *(source.task for _, source in sweep.sources)):
         try:
             splits = entry.task.load(entry.place)
             facts[entry.name] = entry.task.facts(splits, entry.place)
@@ -72,16 +71,25 @@ def prepare(sweep: Sweep) -> Prepared:
         except InputError as error:
             mistakes.extend(_at(error, entry.place).mistakes)
     models: dict[tuple[str, str], ModelFacts] = {}
+    fingerprints: dict[str, str] = {}
     for backbone in sweep.backbones:
-        with mistakes.collecting():
-            fingerprint = backbone.backbone.fingerprint(backbone.place)
-            for entry in sweep.tasks:
-                if entry.name in facts:
-                    length = _training(sweep, entry).max_length
-                    models[entry.name, backbone.name] = model_facts(
-                        entry.task, facts[entry.name], backbone, samples[entry.name], length, fingerprint
-                    )
-    _check_depths(sweep, models, mistakes)
+        try:
+            fingerprints[backbone.name] = backbone.backbone.fingerprint(backbone.place)
+        except InputError as error:
+            mistakes.extend(_at(error, backbone.place).mistakes)
+    for entry, backbone, strategies in _looked_at(sweep):
+        if entry.name in facts and backbone.name in fingerprints:
+            with mistakes.collecting():
+                length = _training(sweep, entry, strategies[0]).max_length
+                models[entry.name, backbone.name] = model_facts(
+                    entry.task, facts[entry.name], backbone, samples[entry.name], length,
+                    fingerprints[backbone.name],
+                )  # fmt: skip
+    for entry, backbone, strategies in _looked_at(sweep):
+        if (entry.name, backbone.name) in models:
+            rungs = len(models[entry.name, backbone.name].rungs)
+            for strategy in strategies:
+                _check_depths(sweep, entry, strategy, rungs, mistakes)
     mistakes.raise_any()
     return Prepared(facts, models)
 
@@ -94,9 +102,17 @@ def _at(error: InputError, place: str) -> InputError:
     )
 
 
-def _training(sweep: Sweep, task: TaskEntry) -> Training:
-    """The loop's settings of the first strategy, for what does not depend on the strategy."""
-    tree = sweep.tree(task, sweep.strategies[0])
+def _looked_at(sweep: Sweep) -> Iterator[tuple[TaskEntry, BackboneEntry, Sequence[StrategyEntry]]]:
+    """Every task that is trained on a backbone, source tasks included, and by which strategies."""
+    for task, backbone in sweep.pairs:
+        yield task, backbone, sweep.strategies
+    for backbone, source in sweep.sources:
+        yield source.task, backbone, [source.strategy]
+
+
+def _training(sweep: Sweep, task: TaskEntry, strategy: StrategyEntry) -> Training:
+    """The loop's settings of a strategy, for what no strategy changes."""
+    tree = sweep.tree(task, strategy)
     first = {path: axis.probes()[0] for path, axis in space.spaces(tree).items()}
     return parse(space.fill(tree, first), "").training
 
@@ -133,27 +149,21 @@ def model_facts(
         sizes=[rung.size for rung in ladder.rungs] + [ladder.head.size],
         flops=flops,
         fingerprint=fingerprint,
+        remarks=task.remarks(sample, processor),
     )
 
 
-def _check_depths(sweep: Sweep, models: Mapping[tuple[str, str], ModelFacts], mistakes: Mistakes) -> None:
-    tasks = {entry.name: entry for entry in sweep.tasks}
-    for (task, _), facts in models.items():
-        for strategy in sweep.strategies:
-            tree = sweep.tree(tasks[task], strategy)
-            axes = space.spaces(tree)
-            first = {path: axis.probes()[0] for path, axis in axes.items()}
-            probes = [
-                first,
-                *({**first, path: probe} for path, axis in axes.items() for probe in axis.probes()),
-            ]
-            for values in probes:
-                try:
-                    parse(space.fill(tree, values), "").check(len(facts.rungs), "")
-                except InputError as error:
-                    for mistake in error.mistakes:
-                        mistakes.add(
-                            origin(mistake.place.strip("."), tasks[task], strategy),
-                            mistake.reason,
-                            mistake.hint,
-                        )
+def _check_depths(
+    sweep: Sweep, task: TaskEntry, strategy: StrategyEntry, rungs: int, mistakes: Mistakes
+) -> None:
+    tree = sweep.tree(task, strategy)
+    axes = space.spaces(tree)
+    first = {path: axis.probes()[0] for path, axis in axes.items()}
+    probes = [first, *({**first, path: probe} for path, axis in axes.items() for probe in axis.probes())]
+    for values in probes:
+        try:
+            parse(space.fill(tree, values), "").check(rungs, "")
+        except InputError as error:
+            for found in error.mistakes:
+                place = origin(found.place.strip("."), task, strategy)
+                mistakes.add(place, found.reason, found.hint)

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from harness import document, entries, space
 from harness.document import Document
-from harness.entries import BackboneEntry, StrategyEntry, TaskEntry
+from harness.entries import BackboneEntry, SourceEntry, StrategyEntry, TaskEntry
 from harness.errors import InputError, Mistakes, bad, nearest
 from harness.recipe import DEFAULT_OPTIMIZER, SECTIONS, configured, default_of, named, parse
 from harness.registry import Plugin, build, find
@@ -67,6 +67,21 @@ class Sweep:
     seeds: Seeds
     resources: Resources
     document: Document = field(repr=False)
+
+    @property
+    def sources(self) -> tuple[tuple[BackboneEntry, SourceEntry], ...]:
+        """The backbones that are trained on a source task first."""
+        return tuple((entry, entry.source) for entry in self.backbones if entry.source is not None)
+
+    @property
+    def pairs(self) -> tuple[tuple[TaskEntry, BackboneEntry], ...]:
+        """Which task is run on which backbone."""
+        return tuple(
+            (task, backbone)
+            for task in self.tasks
+            for backbone in self.backbones
+            if task.backbones is None or backbone.name in task.backbones
+        )
 
     def tree(self, task: TaskEntry | None, strategy: StrategyEntry) -> Tree:
         """The full settings of a strategy on a task, spaces included."""
@@ -141,6 +156,10 @@ def from_document(doc: Document, bases: list[FilePath]) -> Sweep:
         str(name), tuple(tasks), tuple(backbones), tuple(strategies), defaults,
         baseline, search or find("search", Search, "grid", "search")(), scheduler, seeds, resources, doc,
     )  # fmt: skip
+    _check_pairs(sweep, mistakes)
+    for _, source in sweep.sources:
+        with mistakes.collecting():
+            check_strategy(sweep, source.task, source.strategy)
     looked_at: list[TaskEntry | None] = [*tasks]
     for task in looked_at or [None]:  # strategies are looked at even where every task is wrong
         for strategy in strategies:
@@ -148,6 +167,21 @@ def from_document(doc: Document, bases: list[FilePath]) -> Sweep:
                 check_strategy(sweep, task, strategy)
     mistakes.raise_any()
     return sweep
+
+
+def _check_pairs(sweep: Sweep, mistakes: Mistakes) -> None:
+    """Tasks that name backbones must name those that there are, and every backbone must be used."""
+    known = [entry.name for entry in sweep.backbones]
+    for task in sweep.tasks:
+        for name in task.backbones or ():
+            if name not in known:
+                mistakes.add(
+                    f"{task.place}.backbones", f"there is no backbone '{name}'", nearest(name, known)
+                )
+    used = {backbone.name for _, backbone in sweep.pairs}
+    for entry in sweep.backbones:
+        if sweep.tasks and entry.name not in used:
+            mistakes.add(entry.place, f"no task is run on the backbone '{entry.name}'")
 
 
 def _given(content: Tree, key: str) -> Any:
@@ -244,11 +278,16 @@ def resolved(sweep: Sweep) -> Tree:
     def task(entry: TaskEntry) -> Tree:
         own = entry.task.model_dump(mode="json", exclude_defaults=True)
         kind = {"kind": entry.task.kind} if entry.task.name == entry.task.kind else {"use": entry.task.name}
-        return {"name": entry.name, **kind, **own, **entry.settings}
+        runs_on = {} if entry.backbones is None else {"backbones": list(entry.backbones)}
+        return {"name": entry.name, **kind, **own, **entry.settings, **runs_on}
 
     def backbone(entry: BackboneEntry) -> Tree:
         own = entry.backbone.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        return {"name": entry.name, **({} if own.get("path") else {"use": entry.backbone.name}), **own}
+        use = {} if own.get("path") else {"use": entry.backbone.name}
+        return {"name": entry.name, **use, **own, **({} if entry.source is None else source(entry.source))}
+
+    def source(entry: SourceEntry) -> Tree:
+        return {"source": {"task": task(entry.task), "seed": entry.seed, **entry.strategy.settings}}
 
     search = section("algorithm", sweep.search)
     if sweep.scheduler is not None:

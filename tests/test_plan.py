@@ -296,7 +296,7 @@ def test_cells_times_budget_times_seeds_is_what_is_planned(seeds: int, trials_: 
     )
     by_cell = Counter(trial.cell for trial in trials(plan))
     assert by_cell == {cell.id: cell.budget * seeds for cell in plan.cells}
-    assert count(plan) == {"tune": len(ids(plan)), "confirm": 4 * len(plan.cells)}
+    assert count(plan) == {"source": 0, "tune": len(ids(plan)), "confirm": 4 * len(plan.cells)}
     sizes = {"plain": 3, "l2sp": 6}
     assert all(cell.budget == min(trials_ or 100, sizes[cell.strategy]) for cell in plan.cells)
 

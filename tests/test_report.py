@@ -120,7 +120,7 @@ def test_section_builds_well_formed_blocks(section: Section, written: ResultPath
 
 def test_sections_come_in_the_promised_order() -> None:
     names = [section.name for section in find_sections()]
-    assert names == ["answer", "matrix", "differences", "cost", "tuned", "coverage", "provenance"]
+    assert names == ["answer", "matrix", "differences", "cost", "kept", "tuned", "coverage", "provenance"]
     assert all(slug(name) == name for name in names)
 
 

@@ -21,7 +21,9 @@ COSTS = ("wall_s", "device_s", "flops", "steps", "trainable_params", "peak_memor
 SPACES = ("grid", "choice", "uniform", "loguniform", "int")
 
 _TEXT = ("cell", "task", "backbone", "strategy", "phase", "trial_id", "kind", "status", "reason", "config")
-_NUMBERS = ("score_validation", "score_test", *COSTS, "drift_relative_l2")
+_NUMBERS = (
+    "score_validation", "score_test", *COSTS, "drift_relative_l2", "retention_before", "retention_after",
+)  # fmt: skip
 _FIRST = ("cell", "task", "backbone", "strategy", "phase", "seed", "trial_id", "status")
 
 
@@ -64,6 +66,21 @@ class Arena:
 
 
 @dataclass(frozen=True)
+class Source:
+    """The training of a backbone on its source task: `scores` by split, in the source task's primary metric;
+    `status` is "missing" as long as there is no record."""
+
+    backbone: str
+    task: str
+    primary: str
+    direction: str
+    status: str
+    reason: str
+    scores: Mapping[str, float | None]
+    device_s: float | None
+
+
+@dataclass(frozen=True)
 class Study:
     """A results folder, read.
 
@@ -75,6 +92,7 @@ class Study:
         cells: the planned cells, in the plan's order.
         unreadable: "file: why" for each file that exists and cannot be used.
         unfinished: ids of the cells that are not done, in the plan's order.
+        sources: the backbones that were trained on a source task first.
         provenance: per part, each distinct value (as JSON) with its number of trials.
         unused: number of records that no cell of the present plan asks for.
     """
@@ -86,6 +104,7 @@ class Study:
     unfinished: tuple[str, ...] = ()
     provenance: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     unused: int = 0
+    sources: tuple[Source, ...] = ()
 
     @property
     def confirm_seeds(self) -> int:
@@ -145,6 +164,7 @@ def load_study(paths: ResultPaths) -> Study:
                     **{f"hp.{axis}": value for axis, value in hyperparameters.items()},
                 }
             )
+    sources = list(plan.get("sources") or [])
     stored = {file.stem for file in paths.trials.glob("*.json")} if paths.trials.is_dir() else set()
     return Study(
         plan=plan,
@@ -153,7 +173,8 @@ def load_study(paths: ResultPaths) -> Study:
         unreadable=tuple(sorted(unreadable)),
         unfinished=tuple(cell.id for cell in cells if cell.state != "done"),
         provenance={part: dict(sorted(counts.items())) for part, counts in provenance.items()},
-        unused=len(stored - records.keys()),
+        unused=len(stored - records.keys() - {str(source["trial_id"]) for source in sources}),
+        sources=tuple(_source(source, paths, unreadable) for source in sources),
     )
 
 
@@ -236,6 +257,11 @@ def _record(path: Path, unreadable: list[str], provenance: dict[str, Counter[str
             "kind": str(record.get("kind") or ""),
             "drift_relative_l2": number((record.get("drift") or {}).get("relative_l2")),
         }
+        for measure, prefix in (("rungs", "l2"), ("cka", "cka")):
+            for rung, value in enumerate((record.get("drift") or {}).get(measure) or []):
+                columns[f"{prefix}.{rung}"] = number(value)
+        for side in ("before", "after"):
+            columns[f"retention_{side}"] = number((record.get("retention") or {}).get(side))
         columns |= {name: number((record.get("cost") or {}).get(name)) for name in COSTS}
         for split in ("validation", "test"):
             metrics = (record.get("metrics") or {}).get(split) or {}
@@ -250,6 +276,24 @@ def _record(path: Path, unreadable: list[str], provenance: dict[str, Counter[str
         if facts.get(part) is not None:
             provenance[part][json.dumps(facts[part], sort_keys=True)] += 1
     return columns
+
+
+def _source(planned: Mapping[str, Any], paths: ResultPaths, unreadable: list[str]) -> Source:
+    """A source trial as planned, with what its record says."""
+    primary = str(planned["primary"])
+    columns = _record(
+        paths.trial(str(planned["trial_id"])), unreadable, {part: Counter() for part in PROVENANCE}
+    )
+    return Source(
+        backbone=str(planned["backbone"]),
+        task=str(planned["task"]),
+        primary=primary,
+        direction=str(planned["direction"]),
+        status=str(columns["status"]),
+        reason=str(columns["reason"]),
+        scores={split: columns.get(f"{split}.{primary}") for split in ("validation", "test")},
+        device_s=columns.get("device_s"),
+    )
 
 
 def _complaint(path: Path, error: Exception) -> str:
@@ -280,7 +324,7 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
             columns[name] = pd.Series([value or "" for value in values], dtype="str")
         elif name == "seed":
             columns[name] = pd.Series(values, dtype="int64")
-        elif name in _NUMBERS or name.startswith(("validation.", "test.")):
+        elif name in _NUMBERS or name.startswith(("validation.", "test.", "l2.", "cka.")):
             columns[name] = pd.Series(values, dtype="float64")
         else:
             columns[name] = _column(values)

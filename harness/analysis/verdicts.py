@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.analysis import cells, stats, wording
 from harness.analysis.cells import CellSummary
-from harness.analysis.study import Arena, Study
+from harness.analysis.study import Arena, Study, number
 from harness.records.record import FAILURES
 
 ALPHA = 0.05
@@ -110,6 +110,7 @@ def _verdict(
         },
         "scores": {name: _score(summary) for name, summary in summaries.items()},
         "warnings": cells.warnings(summaries),
+        **_against_constant(None if leader is None else summaries[leader].mean, arena, study),
     }
     if leader is not None:
         tied = [name for name in scored if name == leader or not _beats(verdict, leader, name)]
@@ -117,6 +118,17 @@ def _verdict(
         verdict["recommended"] = min(tied, key=lambda name: _price(summaries[name]))
     verdict["sentence"] = wording.sentence(arena.key, verdict)
     return verdict
+
+
+def _against_constant(best: float | None, arena: Arena, study: Study) -> dict[str, Any]:
+    """The constant predictor's score, the margin that the task asks for, and whether the leader's mean beats
+    the one by the other (None where no margin is asked for)."""
+    constant = number((arena.task.get("constant") or {}).get(study.split, {}).get(arena.primary))
+    margin = number(arena.task.get("margin"))
+    met = None
+    if margin is not None and constant is not None:
+        met = best is not None and arena.sign * (best - constant) >= margin
+    return {"constant": constant, "margin": margin, "margin_met": met}
 
 
 def _standing(summary: CellSummary, arena: Arena) -> tuple[float, tuple[float, float, str]]:

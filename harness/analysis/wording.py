@@ -33,6 +33,16 @@ def score(entry: Mapping[str, Any]) -> str:
     return f"{text} (n={entry['n']})"
 
 
+def missed_margins(verdicts: Mapping[str, Any]) -> list[str]:
+    """A sentence for each task whose leader does not beat the constant predictor by the task's margin."""
+    return [
+        f"{key}: {task['leader'] or 'no strategy'} does not beat the constant predictor ({task['primary']} "
+        f"{fixed(task['constant'])}) by the margin of {task['margin']:g} that the sweep asks for."
+        for key, task in verdicts["tasks"].items()
+        if task["margin_met"] is False
+    ]
+
+
 def names(values: Sequence[str], most: int = 3) -> str:
     """`a`, `a and b`, `a, b and 4 others`."""
     shown = list(values[:most])

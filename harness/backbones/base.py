@@ -45,7 +45,7 @@ class Backbone(Plugin):
         from transformers import AutoConfig
 
         where = self.location()
-        _register_families()
+        set_up_transformers()
         try:
             return AutoConfig.from_pretrained(where, **self._options(), **head)
         except Exception as error:
@@ -123,6 +123,26 @@ class Backbone(Plugin):
             kind = auto_class.removeprefix("AutoModelFor")
             raise bad(place, f"a {config.model_type} model does not do {kind}") from error
 
+    def bare(self, place: str = "backbone") -> Any:
+        """The structure without a task's head, or of the model as it was saved where there is none without.
+
+        Raises: InputError if it cannot be read.
+        """
+        import torch
+        import transformers
+
+        config = self.config(place)
+        try:
+            with torch.device("meta"):
+                return transformers.AutoModel.from_config(config)
+        except ValueError:  # a family that has no model without a head
+            names = config.architectures or []
+            known = next((getattr(transformers, name) for name in names if hasattr(transformers, name)), None)
+            if known is None:
+                raise bad(place, f"transformers has no model for {config.model_type}") from None
+            with torch.device("meta"):
+                return known(config)
+
     def pinned(self, place: str = "backbone") -> Backbone:
         """The same backbone, its revision resolved to a commit: every worker loads what was planned.
 
@@ -155,8 +175,13 @@ class Backbone(Plugin):
 
 
 @cache
-def _register_families() -> None:
-    """Models that transformers lacks join its Auto classes before anything is read."""
+def set_up_transformers() -> None:
+    """Models that transformers lacks join its Auto classes before anything is read; and it says nothing of
+    heads that are missing from a checkpoint, which are meant to be, nor of its progress."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     for family in plugins("backbones", Family).values():
         family.register()
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from harness.backbones.base import Backbone
+from harness.backbones.base import Backbone, set_up_transformers
 from harness.backbones.family import Family, Small
 from harness.cache import cache_folder, digest, written_once
 from harness.errors import bad, nearest
@@ -52,6 +52,7 @@ class Untrained(Backbone):
         import torch
         import transformers
 
+        set_up_transformers()
         try:
             config = transformers.AutoConfig.for_model(self.family, **content["config"])
             with torch.random.fork_rng(devices=[]):

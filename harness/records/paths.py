@@ -45,6 +45,10 @@ class ResultPaths:
     def checkpoint(self, trial_id: str) -> Path:
         return self.root / "checkpoints" / f"{trial_id}.pt"
 
+    def source(self, trial_id: str) -> Path:
+        """The folder of a backbone that a source trial has trained, as transformers saves models."""
+        return self.root / "sources" / trial_id
+
     @property
     def frame(self) -> Path:
         return self.root / "trials.parquet"

@@ -33,7 +33,8 @@ class Cost(TypedDict):
 
 
 class Record(TypedDict):
-    """A trial that has ended. `metrics.test` is null in the tune phase: test is sealed there."""
+    """A trial that has ended. `metrics.test` is null in the tune phase: test is sealed there. `drift` and
+    `retention` are what `training.kept` measures."""
 
     format: int
     trial_id: str
@@ -50,10 +51,15 @@ class Record(TypedDict):
     metrics: dict[str, dict[str, float] | None]
     curve: list[dict[str, Any]]
     cost: Cost
-    drift: dict[str, float | None]
+    drift: dict[str, Any]
+    retention: dict[str, Any] | None
     attempts: int
     notes: list[str]
     provenance: dict[str, Any]
+
+
+# Records that were written before retention was measured count all the same.
+_NEEDED = Record.__required_keys__ - {"retention"}
 
 
 def finite(value: Any) -> Any:
@@ -76,7 +82,7 @@ def read_record(path: Path) -> Record | None:
     try:
         record: Record = json.loads(path.read_text(encoding="utf-8"))
         known = record["trial_id"] == path.stem and record["status"] in STATUSES
-        known = known and record.keys() >= Record.__required_keys__
+        known = known and record.keys() >= _NEEDED
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return record if known else None

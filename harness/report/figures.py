@@ -59,6 +59,15 @@ class Point:
     on_front: bool
 
 
+@dataclass(frozen=True)
+class Line:
+    """One strategy's means: (x, y) by x."""
+
+    label: str
+    style: int
+    points: tuple[tuple[float, float], ...]
+
+
 def forest(name: str, title: str, rows: Sequence[ForestRow], axis: str, delta: float) -> str:
     """Differences to a reference with their intervals, the ±delta band and a dot per seed."""
 
@@ -119,6 +128,30 @@ def pareto(name: str, title: str, points: Sequence[Point], cost_axis: str, score
         axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False)
 
     return _svg(name, draw, height=max(3.2, 0.9 + 0.22 * len(points)))
+
+
+def curves(name: str, title: str, lines: Sequence[Line], x_axis: str, y_axis: str, log: bool) -> str:
+    """Means joined by lines, one line per strategy.
+
+    Args:
+        log: whether the horizontal axis is logarithmic, with room for 0 at its left end.
+    """
+
+    def draw(canvas: Any) -> None:
+        axes = canvas.add_subplot()
+        for line in lines:
+            colour, marker = _style(line.style)
+            xs, ys = zip(*line.points, strict=True)
+            axes.plot(xs, ys, marker=marker, ms=6, lw=1, color=colour, label=printable(line.label))
+        if log:
+            smallest = min((x for line in lines for x, _ in line.points if x > 0), default=1.0)
+            axes.set_xscale("symlog", linthresh=smallest)
+        axes.set_xlabel(printable(x_axis))
+        axes.set_ylabel(printable(y_axis))
+        axes.set_title(printable(title), loc="left", fontsize=10)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False)
+
+    return _svg(name, draw, height=max(3.0, 0.9 + 0.22 * len(lines)))
 
 
 def shown(count: int) -> int:

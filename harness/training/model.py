@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from harness.backbones.base import Backbone
 from harness.backbones.flops import accepted
 from harness.backbones.ladder import Ladder, build_ladder, reset_head
 from harness.optimizers.base import Optimizer
@@ -72,28 +73,28 @@ class FineTuned:
             for name, tensor in state.items():
                 own[name].copy_(tensor)
 
-    def drift(self) -> float | None:
-        """‖θ − θ⁰‖ / ‖θ⁰‖ over the ladder."""
-        moved = torch.zeros((), dtype=torch.float64)
-        size = torch.zeros((), dtype=torch.float64)
-        for rung in self.ladder.rungs:
-            for name, parameter in rung.parameters:
-                reference = self.reference[name]
-                moved += (parameter.detach() - reference).double().square().sum().cpu()
-                size += reference.double().square().sum().cpu()
-        return float((moved / size).sqrt()) if size > 0 else None
-
 
 @lru_cache(maxsize=2)
 def pretrained(workspace: Workspace, task_name: str, backbone_name: str) -> Any:
-    """The model as it comes from disk, on the CPU; never trained itself."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()  # it reports the missing head, which is meant to be missing
-    logging.disable_progress_bar()
+    """The model as it comes from disk, on the CPU; never trained itself. A backbone that has a source task
+    comes from the folder of its source trial, but for that trial itself."""
     task = workspace.task(task_name)
     backbone = workspace.backbone(backbone_name)
-    return backbone.model(task.auto_class, task.processor(backbone), task.head(workspace.facts[task_name]))
+    processor = task.processor(backbone)
+    source = workspace.sources.get(backbone_name)
+    if source is not None and task_name != source["task"]:
+        backbone = Backbone(path=str(workspace.paths.source(source["trial_id"])))
+    return backbone.model(task.auto_class, processor, task.head(workspace.facts[task_name]))
+
+
+@lru_cache(maxsize=1)
+def source_model(workspace: Workspace, backbone_name: str) -> Any:
+    """The model of a backbone's source task as its trial left it, with that task's head, on the CPU."""
+    source = workspace.sources[backbone_name]
+    task = workspace.task(source["task"])
+    folder = Backbone(path=str(workspace.paths.source(source["trial_id"])))
+    processor = task.processor(workspace.backbone(backbone_name))
+    return folder.model(task.auto_class, processor, task.head(workspace.facts[source["task"]]))
 
 
 def fine_tuned(workspace: Workspace, task: str, backbone: str, seed: int, device: torch.device) -> FineTuned:

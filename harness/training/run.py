@@ -11,16 +11,17 @@ import torch
 
 from harness.cache import digest
 from harness.errors import HarnessError
-from harness.plan import FORMAT
+from harness.plan import FORMAT, SOURCE
 from harness.prepare import ModelFacts
 from harness.recipe import parse
 from harness.records import provenance
 from harness.records.record import Record, Status, write_predictions, write_record
 from harness.records.tensorboard import CELL_COLUMNS, FINAL_TEST, FINAL_VALIDATION, RunWriter, run_folder
+from harness.training import kept, sources
 from harness.training.checkpoint import Checkpoints, Progress
 from harness.training.data import open_split
 from harness.training.loop import DivergedError, Job, Point, evaluate, fit, memory_mb
-from harness.training.model import fine_tuned
+from harness.training.model import fine_tuned, pretrained
 from harness.training.workspace import Workspace
 
 
@@ -52,6 +53,8 @@ def run_trial(trial: Mapping[str, Any], workspace: Workspace) -> Generator[Recor
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     paths = workspace.paths
+    if trial["phase"] == SOURCE and (known := sources.recall(trial, workspace)) is not None:
+        return known
     checkpoints = Checkpoints(paths.checkpoint(trial["trial_id"]), workspace.checkpoint_seconds)
     loaded = checkpoints.load()
     progress, saved = loaded if loaded is not None else (Progress(), None)
@@ -62,7 +65,8 @@ def run_trial(trial: Mapping[str, Any], workspace: Workspace) -> Generator[Recor
     status: Status = "finished"
     reason = ""
     metrics: dict[str, dict[str, float] | None] = {"validation": None, "test": None}
-    drift: float | None = None
+    retention: dict[str, Any] | None = None
+    drift: dict[str, Any] = {"relative_l2": None}
     try:
         recipe = parse(trial["recipe"], trial["strategy"])
         group = digest([*(trial[name] for name in CELL_COLUMNS), trial["hyperparameters"]])
@@ -73,10 +77,9 @@ def run_trial(trial: Mapping[str, Any], workspace: Workspace) -> Generator[Recor
         for point in fit(job, progress, saved, checkpoints):
             writer.point(point)
             yield draft(trial, workspace, progress, "stopped", "stopped by the scheduler", device)
-        metrics["validation"] = kept(job, progress)["validation"]
-        drift = job.tuned.drift()
+        metrics["validation"] = final_point(job, progress)["validation"]
         final = {FINAL_VALIDATION: metrics["validation"][job.task.primary_metric]}  # type: ignore[index]
-        if trial["phase"] == "confirm":
+        if trial["phase"] != "tune":
             test = open_split(workspace, *_where(trial, recipe.training.max_length), "test")
             evaluation = evaluate(job, test)
             progress.flops += len(test) * sum(job.flops)
@@ -85,6 +88,12 @@ def run_trial(trial: Mapping[str, Any], workspace: Workspace) -> Generator[Recor
             rows = [{"example": index, **row} for index, row in enumerate(evaluation.predictions)]
             write_predictions(paths, trial["trial_id"], rows)
         writer.scalars(final, progress.steps)
+        progress.wall_s = time.monotonic() - started
+        # what follows looks at the model and is no part of what the strategy costs
+        drift = kept.drift(job, pretrained(workspace, trial["task"], trial["backbone"]))
+        retention = sources.retention(trial, workspace, job)
+        if trial["phase"] == SOURCE:
+            sources.save(trial, workspace, job)
     except DivergedError as error:
         status, reason = "diverged", str(error)
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -96,12 +105,16 @@ def run_trial(trial: Mapping[str, Any], workspace: Workspace) -> Generator[Recor
             status, reason = "failed", explain(error)
     finally:
         writer.close()
-    progress.wall_s = time.monotonic() - started
+    if status != "finished":
+        progress.wall_s = time.monotonic() - started
     progress.peak_memory_mb = max(progress.peak_memory_mb, memory_mb(device))
     record = draft(trial, workspace, progress, status, reason, device)
     record["metrics"] = metrics
-    record["drift"] = {"relative_l2": drift}
+    record["drift"] = drift
+    record["retention"] = retention
     write_record(paths, record)
+    if trial["phase"] == SOURCE and status == "finished":
+        sources.remember(record, workspace)
     checkpoints.remove()
     return record
 
@@ -127,7 +140,7 @@ def _job(
     )
 
 
-def kept(job: Job, progress: Progress) -> Point:
+def final_point(job: Job, progress: Progress) -> Point:
     """The point of the curve whose weights the trial ends with."""
     best = job.recipe.training.keep == "best" and progress.best is not None
     return progress.curve[progress.best if best else -1]  # type: ignore[index]
@@ -169,8 +182,9 @@ def draft(
             "peak_memory_mb": progress.peak_memory_mb,
         },
         "drift": {"relative_l2": None},
+        "retention": None,
         "attempts": progress.attempts,
-        "notes": [],
+        "notes": list(model.remarks),
         "provenance": {
             "versions": provenance.versions(),
             "git": provenance.git(),
@@ -182,6 +196,7 @@ def draft(
             "data": {
                 "fingerprint": workspace.facts[trial["task"]].fingerprint,
                 "sizes": workspace.facts[trial["task"]].sizes,
+                "skipped": workspace.facts[trial["task"]].skipped,
             },
             "weights": model.fingerprint,
         },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from harness.tasks.base import Facts, Task
 class Workspace:
     """Names resolve to (plug-in name, settings). Everything here pickles without the plug-ins.
 
+    `sources` are the trials that train a backbone on its source task, by the backbone's name.
+
     Compared by identity: a process holds one, and its caches of weights and data are keyed by it.
     """
 
@@ -31,6 +33,7 @@ class Workspace:
     cpus: float
     gpus: float
     checkpoint_seconds: float
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def paths(self) -> ResultPaths:
@@ -50,7 +53,9 @@ def workspace_of(plan: Plan, results: Path) -> Workspace:
     return Workspace(
         results=str(results.resolve()),
         cache=str(cache_folder()),
-        task_settings={e.name: (e.task.__class__.name, e.task.model_dump(mode="json")) for e in sweep.tasks},
+        task_settings={
+            name: (task.__class__.name, task.model_dump(mode="json")) for name, task in plan.tasks.items()
+        },
         backbone_settings={
             e.name: (e.backbone.__class__.name, e.backbone.pinned(e.place).model_dump(mode="json"))
             for e in sweep.backbones
@@ -60,4 +65,5 @@ def workspace_of(plan: Plan, results: Path) -> Workspace:
         cpus=sweep.resources.cpus,
         gpus=sweep.resources.gpus,
         checkpoint_seconds=sweep.resources.checkpoint_seconds,
+        sources={name: trial.as_dict() for name, trial in plan.sources.items()},
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal
 
-from harness.plan import Cell, Plan, Trial
+from harness.plan import SOURCE, Cell, Plan, Trial
 from harness.records.paths import ResultPaths, write_json
 from harness.records.record import FINAL, Record, read_record, write_record
 from harness.search.base import Asker, Listed, Outcome, Values
@@ -70,9 +70,12 @@ class CellState:
     exhausted: bool = False
     queue: deque[Trial] = field(default_factory=deque)
     confirms: bool = True
+    blocked: bool = False  # its backbone could not be trained on its source task
 
     @property
     def phase(self) -> str:
+        if self.blocked:
+            return "blocked"
         if not self.exhausted or not all(tried.complete for tried in self.tried):
             return "tuning"
         if self.confirm is None:  # still to be handed out, if there is a winner to confirm
@@ -103,6 +106,7 @@ class Campaign:
         self._waiting: dict[str, list[tuple[CellState, Tried, int]]] = {}
         self._known: dict[str, Summary] = {}
         self.cells = [self._open(cell) for cell in self._longest_first()]
+        self._sources = self._open_sources()
 
     def _longest_first(self) -> list[Cell]:
         """Task by task in file order; within a task the cells with the longest trials first."""
@@ -126,15 +130,38 @@ class Campaign:
             asker = Listed(cell.configurations)
         return CellState(cell, asker, confirms=len(self.plan.confirm_seeds) > 0)
 
+    def _open_sources(self) -> dict[str, Trial]:
+        """The source trials that are still to be trained, by trial id."""
+        owed = {}
+        for trial in self.plan.sources.values():
+            record = read_record(self.paths.trial(trial.trial_id))
+            settled = record is not None and record["status"] in FINAL
+            if record is not None and record["status"] == "finished":
+                settled = self.paths.source(trial.trial_id).is_dir()  # the weights have not been cleared away
+            if record is not None and settled:
+                self._watch(Event("known", trial, record))
+                self._source_ended(trial, record)
+            else:
+                owed[trial.trial_id] = trial
+        return owed
+
     # -- handing out -----------------------------------------------------------------------------
 
     @property
     def done(self) -> bool:
-        return all(state.phase == "done" for state in self.cells)
+        return all(state.phase in ("done", "blocked") for state in self.cells)
 
     def next(self) -> Trial | None:
         """The next trial to run now; None if everything left waits for a running one, or all is done."""
+        for trial in self._sources.values():
+            if trial.trial_id not in self.running:
+                self.running[trial.trial_id] = trial
+                self._watch(Event("started", trial))
+                return trial
         for state in self.cells:
+            source = self.plan.sources.get(state.cell.backbone)
+            if state.blocked or (source is not None and source.trial_id in self._sources):
+                continue
             while True:
                 while state.queue:
                     trial = state.queue.popleft()
@@ -216,9 +243,23 @@ class Campaign:
     def finish(self, trial: Trial, record: Record) -> None:
         """A trial has ended; its record is on disk."""
         self.running.pop(trial.trial_id, None)
+        if trial.phase == SOURCE:
+            del self._sources[trial.trial_id]
+            self._watch(Event("ended", trial, record))
+            self._source_ended(trial, record)
+            return
         self._known[trial.trial_id] = self._summary(trial, record)
         self._watch(Event("ended", trial, record))
         self._deliver(trial.trial_id)
+
+    def _source_ended(self, trial: Trial, record: Record) -> None:
+        if record["status"] == "finished":
+            return
+        for state in self.cells:
+            source = self.plan.sources.get(state.cell.backbone)
+            if source is not None and source.trial_id == trial.trial_id:
+                state.blocked = True
+                self._save(state)
 
     def stop(self, trial: Trial, draft: Record) -> None:
         """The scheduler has stopped a trial: its record so far becomes its record."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -138,7 +139,8 @@ def launch(plan: Plan, paths: ResultPaths, executor: Executor, watch: Watch) -> 
         write_text(paths.sweep, dump(resolved(sweep)))
         write_json(paths.plan, as_dict(plan))
         workspace = workspace_of(plan, paths.root)
-        lengths = {(t.task, t.backbone, t.recipe["training"]["max_length"]) for t in plan.planned()}
+        trials = itertools.chain(plan.sources.values(), plan.planned())
+        lengths = {(t.task, t.backbone, t.recipe["training"]["max_length"]) for t in trials}
         for task, backbone, length in sorted(lengths, key=str):
             encode(workspace, task, backbone, length)
         _describe_curves(plan, paths)
@@ -156,6 +158,5 @@ def launch(plan: Plan, paths: ResultPaths, executor: Executor, watch: Watch) -> 
 def _describe_curves(plan: Plan, paths: ResultPaths) -> None:
     # Every folder gets the same columns: TensorBoard reads one description, whichever folder it is opened on.
     axes = list(dict.fromkeys(".".join(path) for cell in plan.cells for path in cell.space.axes))
-    for task in plan.sweep.tasks:
-        for backbone in plan.sweep.backbones:
-            write_experiment(task_folder(paths, task.name, backbone.name), axes)
+    for task, backbone in plan.prepared.models:
+        write_experiment(task_folder(paths, task, backbone), axes)

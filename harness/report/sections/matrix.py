@@ -10,6 +10,8 @@ from harness.analysis.study import Study
 from harness.report.blocks import Block, Table
 from harness.report.section import Section
 
+_CONSTANT = "(constant predictor)"
+
 
 class Matrix(Section):
     name = "matrix"
@@ -19,19 +21,28 @@ class Matrix(Section):
     def build(self, study: Study, verdicts: Mapping[str, Any]) -> Sequence[Block]:
         tasks: Mapping[str, Any] = verdicts["tasks"]
         strategies = [str(strategy["name"]) for strategy in study.plan["strategies"]]
-        columns = [f"{key}: {task['primary']} {_arrow(task)}" for key, task in tasks.items()]
+        headings = [f"{key}: {task['primary']} {_arrow(task)}" for key, task in tasks.items()]
         rows = [(name, *(_cell(task, name) for task in tasks.values())) for name in strategies]
+        if any(task["constant"] is not None for task in tasks.values()):
+            rows.append((_CONSTANT, *(wording.fixed(task["constant"]) for task in tasks.values())))
         strong = {
             (i, j)
             for i, name in enumerate(strategies)
             for j, task in enumerate(tasks.values(), start=1)
             if name in (task["leader"], task["recommended"])
         }
+        first, columns = "strategy", headings
+        if len(tasks) > len(strategies):  # rather a long table than a wide one
+            first, columns = "task", [row[0] for row in rows]
+            cells = zip(*(row[1:] for row in rows), strict=True)
+            rows = [(heading, *row) for heading, row in zip(headings, cells, strict=True)]
+            strong = {(j - 1, i + 1) for i, j in strong}
         caption = (
             f"Mean {study.split} score ± half of its 95 % Student-t interval over n seeds (none below 3 "
-            f"seeds). {_sizes(study)} ↑: more is better, ↓: less is better. “—”: no score."
+            f"seeds). {_sizes(study)} ↑: more is better, ↓: less is better. “—”: no score. The constant "
+            "predictor is the best answer that looks at no input."
         )
-        return [Table("matrix", ("strategy", *columns), tuple(rows), caption, frozenset(strong), latex=True)]
+        return [Table("matrix", (first, *columns), tuple(rows), caption, frozenset(strong), latex=True)]
 
 
 def _arrow(task: Mapping[str, Any]) -> str:

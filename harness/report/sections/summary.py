@@ -30,6 +30,7 @@ class Summary(Section):
             )
             blocks.append(Paragraph(text, "warning"))
         blocks += [Paragraph(task["sentence"], "lead") for task in verdicts["tasks"].values()]
+        blocks += [Paragraph(text, "warning") for text in wording.missed_margins(verdicts)]
         return [*blocks, Paragraph(_reading(study))]
 
 

@@ -1,0 +1,127 @@
+"""What strategies kept of the model that they started from: drift, similarity, retention of a source task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from harness.analysis.cells import mean
+from harness.analysis.study import Arena, Study, number
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Means over the finished runs of one strategy, or of one of its settings.
+
+    Attributes:
+        score: primary metric of the target task, on the split that the runs were scored on.
+        before, after: primary metric of the source task without and with fine-tuning; None without one.
+        l2: ‖θ − θ⁰‖ / ‖θ⁰‖ over the ladder.
+        cka: linear CKA of what leaves the last rung that could be compared, with what left it before.
+        strength: λ of the regulariser, 0 without one; None if several were mixed.
+        depth: rungs frozen from the input.
+    """
+
+    strategy: str
+    n: int
+    score: float | None
+    before: float | None
+    after: float | None
+    l2: float | None
+    cka: float | None
+    strength: float | None
+    depth: int | None
+
+
+def by_strategy(study: Study, arena: Arena) -> list[Kept]:
+    """One entry per strategy that has finished runs of its winner (confirm runs, or else tune runs)."""
+    phase = "confirm" if study.confirm_seeds else "tune"
+    found = []
+    for cell in arena.cells:
+        rows = _finished(study, cell.id, phase)
+        if not study.confirm_seeds and cell.winner is not None:
+            rows = rows[[json.loads(config) == cell.winner for config in rows["config"]]]
+        if len(rows):
+            found.append(_kept(cell.strategy, rows, f"score_{study.split}", _rungs(study, arena)))
+    return found
+
+
+def by_setting(study: Study, arena: Arena) -> list[Kept]:
+    """One entry per strategy and hyper-parameter setting that was tried, from the tune phase."""
+    found = []
+    for cell in arena.cells:
+        rows = _finished(study, cell.id, "tune")
+        for _, group in rows.groupby("config", sort=False):
+            found.append(_kept(cell.strategy, group, "score_validation", _rungs(study, arena)))
+    return found
+
+
+def _finished(study: Study, cell: str, phase: str) -> pd.DataFrame:
+    frame = study.frame
+    return frame[(frame["cell"] == cell) & (frame["phase"] == phase) & (frame["status"] == "finished")]
+
+
+def _kept(strategy: str, rows: pd.DataFrame, score: str, rungs: int) -> Kept:
+    def average(column: str) -> float | None:
+        return mean([number(value) for value in rows[column]]) if column in rows else None
+
+    compared = [average(name) for name in sorted(rows.columns, key=_place) if name.startswith("cka.")]
+    return Kept(
+        strategy=strategy,
+        n=len(rows),
+        score=average(score),
+        before=average("retention_before"),
+        after=average("retention_after"),
+        l2=average("drift_relative_l2"),
+        cka=next((value for value in reversed(compared) if value is not None), None),
+        strength=_only(rows, "regularizer.strength", 0.0),
+        depth=_depth(_setting(rows, "freeze", 0), rungs),
+    )
+
+
+def _place(column: str) -> int:
+    last = column.rpartition(".")[2]
+    return int(last) if last.isdigit() else -1
+
+
+def _setting(rows: pd.DataFrame, name: str, default: Any) -> Any:
+    """What the strategy fixes, or what was tuned; None where the rows differ."""
+    for column in (f"hp.{name}", f"strategy.{name}"):
+        if column in rows:
+            values = {value for value in rows[column] if value is not None and value == value}
+            if values:
+                return next(iter(values)) if len(values) == 1 else None
+    return default
+
+
+def _only(rows: pd.DataFrame, name: str, default: float) -> float | None:
+    return number(_setting(rows, name, default))
+
+
+def _depth(value: Any, rungs: int) -> int | None:
+    if value == "all":
+        return rungs
+    try:  # a column that also holds "all" is one of text
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return int(found * rungs + 0.5) if 0 < found < 1 else int(found)
+
+
+def _rungs(study: Study, arena: Arena) -> int:
+    return next(
+        (
+            len(entry.get("rungs") or [])
+            for entry in study.plan["backbones"]
+            if entry["name"] == arena.backbone
+        ),
+        0,
+    )
+
+
+def any_retention(entries: Iterable[Kept]) -> bool:
+    return any(entry.after is not None for entry in entries)

@@ -1,0 +1,95 @@
+"""Source tasks: what a backbone is trained on before the sweep, kept by content, shared by all its trials."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.backbones.ladder import build_ladder
+from harness.cache import written_once
+from harness.recipe import parse
+from harness.records.paths import void
+from harness.records.record import Record, read_record, write_record
+from harness.training.data import open_split
+from harness.training.kept import put_back
+from harness.training.loop import Job, evaluate
+from harness.training.model import FineTuned, source_model
+from harness.training.workspace import Workspace
+
+
+def retention(trial: Mapping[str, Any], workspace: Workspace, job: Job) -> dict[str, Any] | None:
+    """How much of its source task the model still knows: its score there `before` and `after` fine-tuning,
+    on the source task's validation split while tuning, on its test split after. None without a source
+    task."""
+    source = workspace.sources.get(trial["backbone"])
+    if source is None or source["task"] == trial["task"]:
+        return None
+    recipe = parse(source["recipe"], source["strategy"])
+    split = "validation" if trial["phase"] == "tune" else "test"
+    model = copy.deepcopy(source_model(workspace, trial["backbone"])).to(job.device)
+    put_back(job.tuned.model, model)
+    task = workspace.task(source["task"])
+    there = replace(
+        job,
+        recipe=recipe,
+        task=task,
+        facts=workspace.facts[source["task"]],
+        tuned=FineTuned(model, build_ladder(model), {}),
+    )
+    rows = open_split(workspace, source["task"], source["backbone"], recipe.training.max_length, split)
+    before = read_record(workspace.paths.trial(source["trial_id"]))
+    return {
+        "task": source["task"],
+        "metric": task.primary_metric,
+        "direction": "max" if task.higher_is_better else "min",
+        "split": split,
+        "before": None if before is None else (before["metrics"][split] or {}).get(task.primary_metric),
+        "after": evaluate(there, rows).metrics[task.primary_metric],
+    }
+
+
+def save(trial: Mapping[str, Any], workspace: Workspace, job: Job) -> None:
+    """Keep the model, below the results, for the trials that start from it."""
+    folder = workspace.paths.source(trial["trial_id"])
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt, whose record was lost
+
+    def write(path: Path) -> None:
+        job.tuned.model.save_pretrained(path)
+        job.task.processor(workspace.backbone(trial["backbone"])).save_pretrained(path)
+
+    written_once(folder, write)
+
+
+def remember(record: Record, workspace: Workspace) -> None:
+    """Let other sweeps of this machine find a trained source."""
+
+    def write(path: Path) -> None:
+        shutil.copytree(workspace.paths.source(record["trial_id"]), path / "model")
+        (path / "record.json").write_text(json.dumps(record))
+
+    written_once(_cached(record["trial_id"], workspace), write)
+
+
+def recall(trial: Mapping[str, Any], workspace: Workspace) -> Record | None:
+    """The record of a source that this machine has trained before, its model and record put in their place
+    below the results; None if it has not."""
+    cached = _cached(trial["trial_id"], workspace)
+    if not cached.is_dir():
+        return None
+    record: Record = json.loads((cached / "record.json").read_text())
+    for name in ("task", "backbone", "strategy"):  # another sweep may call them otherwise
+        record[name] = trial[name]
+    folder = workspace.paths.source(trial["trial_id"])
+    shutil.rmtree(folder, ignore_errors=True)
+    written_once(folder, lambda path: void(shutil.copytree(cached / "model", path, dirs_exist_ok=True)))
+    write_record(workspace.paths, record)
+    return record
+
+
+def _cached(trial_id: str, workspace: Workspace) -> Path:
+    return Path(workspace.cache) / "sources" / trial_id

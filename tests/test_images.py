@@ -1,0 +1,162 @@
+"""Images from the user's own folders, what is wrong with them, how they are fitted and varied."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from harness.backbones.ladder import build_ladder
+from harness.backbones.untrained import Untrained
+from harness.errors import InputError
+from harness.registry import build
+from harness.tasks.digits import Digits
+from harness.tasks.image_classification import ImageClassification
+from harness.tasks.images import fitted, normalised, picture_of, png
+
+
+def folder_of_images(root: Path, per_class: int = 12) -> Path:
+    """`root/<class>/<n>.png`: dark and bright squares of differing sizes."""
+    rng = np.random.default_rng(0)
+    for name, level in (("bright", 200), ("dark", 40)):
+        (root / name).mkdir(parents=True)
+        for index in range(per_class):
+            height, width = 20 + index, 30
+            pixels = rng.integers(level - 30, level + 30, (height, width, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{index}.png")
+    return root
+
+
+def task(root: Path, **changes: Any) -> ImageClassification:
+    settings = {"dataset": {"path": "imagefolder", "data_dir": str(root)}, **changes}
+    return build(ImageClassification, settings, "task")
+
+
+def test_a_folder_of_images_is_a_task(tmp_path: Path) -> None:
+    """Classes are the names of the folders; splits are carved by class."""
+    made = task(folder_of_images(tmp_path), validation_size=4, test_size=4)
+    splits = made.load()
+    facts = made.facts(splits)
+    assert facts.classes == ["bright", "dark"]
+    assert facts.sizes == {"train": 16, "validation": 4, "test": 4}
+    assert sorted(made.references(splits["test"], facts)) == [0, 0, 1, 1]
+    assert facts.constant["test"]["accuracy"] == 0.5
+
+
+def test_the_content_of_images_counts_and_not_where_they_lie(tmp_path: Path) -> None:
+    here, there = folder_of_images(tmp_path / "here"), folder_of_images(tmp_path / "there")
+    first = task(here).facts(task(here).load())
+    assert task(there).facts(task(there).load()).fingerprint == first.fingerprint
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(there / "dark" / "0.png")
+    assert task(there).facts(task(there).load()).fingerprint != first.fingerprint
+
+
+def test_a_truncated_image_is_named_with_file_and_row(tmp_path: Path) -> None:
+    root = folder_of_images(tmp_path)
+    broken = root / "dark" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"row \d+ of the \w+ split has no readable image .*dark/3\.png"):
+        task(root).load()
+
+
+def test_faulty_images_can_be_skipped_and_are_counted(tmp_path: Path) -> None:
+    root = folder_of_images(tmp_path)
+    (root / "dark" / "3.png").write_bytes(b"no image at all")
+    made = task(root, on_bad_example="skip")
+    splits = made.load()
+    assert sum(made.facts(splits).skipped.values()) == 1
+    assert sum(len(split) for split in splits.values()) == 23
+
+
+def test_fitting_in_two_steps_equals_the_processor_at_once() -> None:
+    """What training sees without augmentation is what the model's own processor gives."""
+    processor = Untrained(family="vit").processor("AutoImageProcessor")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 40, 3)).astype(np.uint8))
+    at_once = processor(images=[image], return_tensors="pt")["pixel_values"]
+    in_two = normalised(processor, torch.from_numpy(fitted(processor, image))[None])
+    assert torch.equal(at_once, in_two)
+
+
+def test_timms_own_processor_is_followed_too() -> None:
+    from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
+
+    settings = {
+        "input_size": (3, 32, 32), "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4),
+        "interpolation": "bicubic", "crop_pct": 0.9,
+    }  # fmt: skip
+    processor = TimmWrapperImageProcessor(pretrained_cfg=settings)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 40, 3)).astype(np.uint8))
+    at_once = processor(images=image, return_tensors="pt")["pixel_values"]
+    in_two = normalised(processor, torch.from_numpy(fitted(processor, image))[None])
+    assert torch.allclose(at_once, in_two, atol=1e-6)
+
+
+def test_an_image_varies_with_its_generator_alone() -> None:
+    made = build(Digits, {"augmentation": {"RandomCrop": {"size": 32, "padding": 6}}}, "task")
+    example = {"shape": [3, 32, 32], "pixels": bytes(range(256)) * 12}
+    picture = picture_of(example)
+    first, again, other = (made.varied(np.random.default_rng(seed), picture) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    made.varied(np.random.default_rng(3), picture)
+    assert torch.equal(torch.rand(1), expected)  # the stream that dropout draws from goes on untouched
+
+
+def test_validation_images_are_not_varied() -> None:
+    made = build(Digits, {"augmentation": {"RandomInvert": {"p": 1.0}}, "train_size": 64}, "task")
+    splits = made.load()
+    facts = made.facts(splits)
+    processor = Untrained(family="vit").processor("AutoImageProcessor")
+    encoded = made.encode(splits["train"], processor, facts, None)
+    examples = encoded.__getitems__(range(4))
+    collate = made.collate(processor)
+    as_is = collate(examples, None)["pixel_values"]
+    varied = collate(examples, [np.random.default_rng(i) for i in range(4)])["pixel_values"]
+    assert torch.allclose(varied, -as_is, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "reason"),
+    [
+        ({"RandomHorizontalFlop": {}}, "did you mean 'RandomHorizontalFlip'"),
+        ({"RandomCrop": {"sice": 3}}, "RandomCrop does not take"),
+    ],
+)
+def test_unknown_transforms_are_told(augmentation: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        build(Digits, {"augmentation": augmentation}, "task")
+
+
+def test_digits_look_different_and_are_the_same_digits() -> None:
+    looks = {look: build(Digits, {"look": look}, "task").raw()["train"] for look in ("plain", "inverted")}
+    assert looks["plain"]["label"][:] == looks["inverted"]["label"][:]
+    assert looks["plain"]["image"][0] != looks["inverted"]["image"][0]
+    assert len({json.dumps(png(np.zeros((4, 4), np.uint8))["bytes"].hex())}) == 1
+
+
+@pytest.mark.parametrize(
+    ("architecture", "rungs", "head"),
+    [("resnet18", 9, "fc"), ("vit_tiny_patch16_224", 13, "head"), ("densenet121", 59, "classifier"),
+     ("convnext_atto", 13, "head.fc"), ("efficientnet_b0", 17, "classifier")],
+)  # fmt: skip
+def test_any_timm_model_has_a_ladder(architecture: str, rungs: int, head: str) -> None:
+    import transformers as tf
+
+    config = tf.TimmWrapperConfig(architecture=architecture, num_labels=3)
+    with torch.device("meta"):
+        model = tf.AutoModelForImageClassification.from_config(config)
+    ladder = build_ladder(model)
+    assert len(ladder.rungs) == rungs
+    on = [name for rung in (*ladder.rungs, ladder.head) for name, _ in rung.parameters]
+    assert sorted(on) == sorted(dict(model.named_parameters()))
+    assert {name for name, _ in ladder.head.parameters} == {
+        f"timm_model.{head}.weight", f"timm_model.{head}.bias"
+    }  # fmt: skip
