@@ -4,10 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test check format clean
+.PHONY: demo systems docs test check format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/harness run sweeps/quickstart.yaml
+
+# Every kind of task and of model, checked against the constant predictor: about 20 minutes on two cores.
+systems: $(VENV)/.demo
+	$(BIN)/harness run sweeps/systems.yaml
+	$(BIN)/harness run sweeps/retention.yaml
 
 test: check
 	$(BIN)/python -m pytest -x -n 2 --dist loadfile
@@ -18,6 +23,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The pages that are made from the registry.
+docs: $(VENV)/.dev
+	$(BIN)/python docs/systems.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -19,7 +19,12 @@ from harness.metrics import scorer
 from harness.metrics.base import Metric, Values
 from harness.registry import plugins
 
-FOUND = plugins("metrics", Metric)
+# Those of one number per example; metrics of other kinds are checked with their tasks.
+FOUND = {
+    name: metric
+    for name, metric in plugins("metrics", Metric).items()
+    if getattr(metric.predictions, "dtype", "") in ("int64", "float64")
+}
 SHIPPED = {name: metric for name, metric in FOUND.items() if metric.__module__.startswith("harness.")}
 
 Arrays = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]

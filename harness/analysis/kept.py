@@ -55,8 +55,11 @@ def by_setting(study: Study, arena: Arena) -> list[Kept]:
     found = []
     for cell in arena.cells:
         rows = _finished(study, cell.id, "tune")
-        for _, group in rows.groupby("config", sort=False):
-            found.append(_kept(cell.strategy, group, "score_validation", _rungs(study, arena)))
+        settings = [
+            _kept(cell.strategy, group, "score_validation", _rungs(study, arena))
+            for _, group in rows.groupby("config", sort=True)
+        ]
+        found += sorted(settings, key=lambda entry: (entry.strength or 0, entry.depth or 0))
     return found
 
 

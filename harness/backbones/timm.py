@@ -46,10 +46,9 @@ class Timm(Family):
 
 def _head(base: Any) -> str:
     """Name of the classifier; empty where it was taken off."""
-    name: Any = base.pretrained_cfg.get("classifier")
-    if isinstance(name, str) and list(base.get_submodule(name).parameters()):
-        return name
-    return ""
+    name = base.pretrained_cfg.get("classifier")
+    there = isinstance(name, str) and bool(list(base.get_submodule(name).parameters()))
+    return str(name) if there else ""
 
 
 def _groups(base: Any) -> list[list[nn.Module]]:
@@ -87,5 +86,5 @@ def _groups(base: Any) -> list[list[nn.Module]]:
 
 def _common(base: nn.Module, modules: list[nn.Module]) -> str:
     """The name of the first module that has weights."""
-    names = {id(module): name for name, module in base.named_modules()}
+    names: dict[int, str] = {id(module): name for name, module in base.named_modules()}
     return next(names[id(module)] for module in modules if list(module.parameters()))

