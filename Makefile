@@ -11,8 +11,7 @@ demo: $(VENV)/.demo
 
 # Every kind of task and of model, checked against the constant predictor: about 20 minutes on two cores.
 systems: $(VENV)/.demo
-	$(BIN)/harness run sweeps/systems.yaml
-	$(BIN)/harness run sweeps/retention.yaml
+	failed=0; for sweep in systems retention; do $(BIN)/harness run sweeps/$$sweep.yaml || failed=$$?; done; exit $$failed
 
 test: check
 	$(BIN)/python -m pytest -x -n 2 --dist loadfile

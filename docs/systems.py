@@ -25,9 +25,9 @@ holds it against them.*
 
 Any model that the Auto classes of transformers know can be named by its hub id or folder; its ladder is
 found the generic way. The families below are those that the project ships a small untrained model of
-(`{use: untrained, family: …}`). The conformance tests run them on every kind that they are listed with. The last
-column names the tasks on which the two sweeps train them (`make systems`), and the margin by which they have to
-beat the constant predictor there, in the task's primary metric.
+(`{use: untrained, family: …}`). The conformance tests run them on every kind that they are listed with.
+The last column names the tasks on which the two sweeps train them (`make systems`), and the margin by
+which they have to beat the constant predictor there, in the task's primary metric.
 """
 
 

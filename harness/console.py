@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from harness.plan import Cell, Plan, count, notes, predicted
+from harness.plan import Cell, Plan, Trial, count, notes, predicted
 from harness.records.paths import ResultPaths
 from harness.records.record import FAILURES
 from harness.tuning.campaign import Event
@@ -214,11 +214,16 @@ class ProgressView:
         )
         chosen = ", ".join(f"{name.split('.')[-1]}={value}" for name, value in trial.hyperparameters.items())
         line = (
-            f"[{self._done()}/{self._total}] {trial.task} | {trial.strategy} | {trial.phase} "
+            f"[{self._done()}/{self._total}] {self._arena(trial)} | {trial.strategy} | {trial.phase} "
             f"seed {trial.seed}{' | ' + chosen if chosen else ''}: {record['status']}, {score}, "
             f"{record['cost']['wall_s']:.1f} s; left {self._time_left()}"
         )
         self._console.print(_text(line), soft_wrap=True)
+
+    def _arena(self, entry: Trial | Cell) -> str:
+        """Where it competes, as the report calls it."""
+        single = len(self._plan.sweep.backbones) == 1
+        return entry.task if single else f"{entry.task} @ {entry.backbone}"
 
     def _table(self) -> Any:
         table = _grid(
@@ -237,7 +242,7 @@ class ProgressView:
             failed = sum(seen[status] for status in FAILURES)
             numbers = [str(seen[k]) for k in ("finished", "running", "stopped")]
             shown = f"{best:.4f}" if not math.isnan(best) else "—"
-            table.add_row(*map(_text, [cell.task, cell.strategy, *numbers, str(failed), shown]))
+            table.add_row(*map(_text, [self._arena(cell), cell.strategy, *numbers, str(failed), shown]))
         return Group(table, _text(self._summary()))
 
     def close(self) -> None:

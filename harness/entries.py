@@ -46,8 +46,10 @@ class BackboneEntry:
 
 @dataclass(frozen=True)
 class SourceEntry:
-    """What a backbone is trained on before the sweep: a task, how, and with which seed."""
+    """What a backbone is trained on before the sweep: a task, how, and with which seed. `label` is what the
+    file calls the task, whose own name also says whose source it is."""
 
+    label: str
     task: TaskEntry
     strategy: StrategyEntry
     seed: int
@@ -224,9 +226,11 @@ def _source(node: Any, place: str, bases: list[FilePath], backbone: str) -> Sour
         tasks = read_tasks(tree["task"], f"{place}.task", bases)
     if len(tasks) > 1:
         mistakes.add(f"{place}.task", "is several tasks: a backbone has one source")
+    if any(task.backbones is not None for task in tasks):
+        mistakes.add(f"{place}.task.backbones", "a source task is for the backbone that it belongs to")
     mistakes.raise_any()
     task = replace(tasks[0], name=f"{tasks[0].name} [source of {backbone}]")
-    return SourceEntry(task, StrategyEntry("source", _long(own), place), seed)
+    return SourceEntry(tasks[0].name, task, StrategyEntry("source", _long(own), place), seed)
 
 
 def _backbone(tree: Tree, place: str, bases: list[FilePath]) -> BackboneEntry:

@@ -34,7 +34,8 @@ class Trial:
     """One fully specified run, as plain values: this is what travels to a worker.
 
     `trial_id` is a hash of exactly what decides the result: the content of the data and of the pretrained
-    weights, the canonical recipe, seed and phase. Names are not part of it.
+    weights, the canonical recipe, seed and phase. Names are not part of it. `stages` follow from the recipe
+    on this ladder: what trains when (epochs, rungs frozen from the input).
     """
 
     trial_id: str
@@ -46,6 +47,7 @@ class Trial:
     strategy: str
     hyperparameters: dict[str, Any]
     recipe: Tree
+    stages: list[dict[str, int]]
     flops: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -126,6 +128,7 @@ def _trial(
     identity = {
         "format": FORMAT,
         "data": prepared.tasks[cell.task].fingerprint,
+        "classes": prepared.tasks[cell.task].classes,  # what the numbers in the data mean
         "task": task.identity(),
         # weights that are trained on a source task are what that trial makes of those before it
         "weights": model.fingerprint if source is None else source.trial_id,
@@ -143,6 +146,7 @@ def _trial(
         strategy=cell.strategy,
         hyperparameters={".".join(path): value for path, value in values.items()},
         recipe=recipe.as_dict(),
+        stages=[asdict(stage) for stage in recipe.stages(len(model.rungs))],
         flops=predicted_flops(recipe, model, prepared.tasks[cell.task].sizes, phase),
     )
 
@@ -221,6 +225,11 @@ def notes(plan: Plan) -> list[str]:
     for entry in plan.sweep.tasks:
         for split, left_out in plan.prepared.tasks[entry.name].skipped.items():
             said.append(f"{entry.name}: {left_out} faulty examples of the {split} split are left out")
+    for name, trial in plan.sources.items():
+        said += [
+            f"the source of {name} is trained with {axis} = {value}: a space is not searched for it"
+            for axis, value in trial.hyperparameters.items()
+        ]
     for (task_name, backbone), model in plan.prepared.models.items():
         said.extend(f"{task_name} on {backbone}: {remark}" for remark in model.remarks)
     if plan.sweep.search.configurations(SearchSpace({}, {}), "") is None:

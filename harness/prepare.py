@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from harness import space
 from harness.backbones.base import share_padding
 from harness.backbones.family import NoLadderError
@@ -33,6 +35,7 @@ class ModelFacts:
         flops: forward FLOPs of one example per rung, then of the head.
         fingerprint: names the pretrained weights, before any source task.
         remarks: what a user should know of how the model reads the data.
+        needs_company: it normalises over the examples of a batch (BatchNorm), which have to be two at least.
     """
 
     model_type: str
@@ -41,6 +44,7 @@ class ModelFacts:
     flops: list[float]
     fingerprint: str
     remarks: list[str] = field(default_factory=list)
+    needs_company: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,8 @@ def prepare(sweep: Sweep) -> Prepared:
                 )  # fmt: skip
     for entry, backbone, strategies in _looked_at(sweep):
         if (entry.name, backbone.name) in models:
-            rungs = len(models[entry.name, backbone.name].rungs)
             for strategy in strategies:
-                _check_depths(sweep, entry, strategy, rungs, mistakes)
+                _check_recipes(sweep, entry, strategy, models[entry.name, backbone.name], mistakes)
     mistakes.raise_any()
     return Prepared(facts, models)
 
@@ -121,6 +124,8 @@ def model_facts(
     task: Task, facts: Facts, backbone: BackboneEntry, sample: Any, max_length: int | None, fingerprint: str
 ) -> ModelFacts:
     """Raises: InputError if the model has no ladder, cannot do the kind or cannot read the inputs."""
+    from torch.nn.modules.batchnorm import _BatchNorm  # what all of torch's and timm's derive from
+
     place = backbone.place
     skeleton = backbone.backbone.skeleton(task.auto_class, task.head(facts), place)
     try:
@@ -136,7 +141,11 @@ def model_facts(
             parameter.data.zero_()
         for buffer in model.buffers():
             buffer.zero_()
-        flops = forward_flops(model, ladder, task.collate(processor)(list(examples), None), len(examples))
+        collate = task.collate(processor)
+        flops = forward_flops(model, ladder, collate(list(examples), None), len(examples))
+        if task.augments:  # what does not fit the model when it is varied would fail every trial
+            rngs = [np.random.default_rng(index) for index in range(len(examples))]
+            forward_flops(model, ladder, collate(list(examples), rngs), len(examples))
     except InputError:
         raise
     except Exception as error:
@@ -150,19 +159,25 @@ def model_facts(
         flops=flops,
         fingerprint=fingerprint,
         remarks=task.remarks(sample, processor),
+        needs_company=any(isinstance(module, _BatchNorm) for module in skeleton.modules()),
     )
 
 
-def _check_depths(
-    sweep: Sweep, task: TaskEntry, strategy: StrategyEntry, rungs: int, mistakes: Mistakes
+def _check_recipes(
+    sweep: Sweep, task: TaskEntry, strategy: StrategyEntry, model: ModelFacts, mistakes: Mistakes
 ) -> None:
+    """What the model cannot do with any of the strategy's values, told where they stand."""
     tree = sweep.tree(task, strategy)
     axes = space.spaces(tree)
     first = {path: axis.probes()[0] for path, axis in axes.items()}
     probes = [first, *({**first, path: probe} for path, axis in axes.items() for probe in axis.probes())]
     for values in probes:
         try:
-            parse(space.fill(tree, values), "").check(rungs, "")
+            recipe = parse(space.fill(tree, values), "")
+            recipe.check(len(model.rungs), "")
+            if model.needs_company and recipe.training.batch_size < 2 * recipe.training.accumulation:
+                reason = "leaves pieces of one example, and the model's BatchNorm needs two at a time"
+                raise bad("training.batch_size", reason)
         except InputError as error:
             for found in error.mistakes:
                 place = origin(found.place.strip("."), task, strategy)

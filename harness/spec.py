@@ -180,7 +180,7 @@ def _check_pairs(sweep: Sweep, mistakes: Mistakes) -> None:
                 )
     used = {backbone.name for _, backbone in sweep.pairs}
     for entry in sweep.backbones:
-        if sweep.tasks and entry.name not in used:
+        if not mistakes and entry.name not in used:  # not if a task that is wrong may be the one that does
             mistakes.add(entry.place, f"no task is run on the backbone '{entry.name}'")
 
 
@@ -287,7 +287,13 @@ def resolved(sweep: Sweep) -> Tree:
         return {"name": entry.name, **use, **own, **({} if entry.source is None else source(entry.source))}
 
     def source(entry: SourceEntry) -> Tree:
-        return {"source": {"task": task(entry.task), "seed": entry.seed, **entry.strategy.settings}}
+        return {
+            "source": {
+                "task": {**task(entry.task), "name": entry.label},
+                "seed": entry.seed,
+                **entry.strategy.settings,
+            }
+        }
 
     search = section("algorithm", sweep.search)
     if sweep.scheduler is not None:

@@ -4,13 +4,16 @@ finds, so that a new file is tested the moment it exists. (test_tasks.py is the 
 from __future__ import annotations
 
 import copy
+import itertools
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,8 +24,9 @@ from harness.backbones.family import Family
 from harness.backbones.flops import accepted
 from harness.backbones.ladder import Ladder, build_ladder, reset_head
 from harness.backbones.untrained import Untrained
-from harness.plan import make_plan
+from harness.plan import Plan, make_plan
 from harness.prepare import prepare
+from harness.records.record import Record
 from harness.registry import plugins
 from harness.tasks.base import Facts, Task
 from harness.training.run import run_trial
@@ -184,8 +188,11 @@ def test_another_tasks_head_is_replaced(case: Case, tmp_path: Path) -> None:
     classes = case.facts.classes or ["a"]
     facts = Facts(case.facts.sizes, [*classes, "one more", "and another"], "")
     folder = Backbone(path=str(tmp_path))
-    ladder = build_ladder(folder.model(case.task.auto_class, case.processor, case.task.head(facts)))
+    model = folder.model(case.task.auto_class, case.processor, case.task.head(facts))
+    ladder = build_ladder(model)
     assert ladder.head.size > case.ladder.head.size
+    if "id2label" in case.task.head(facts):  # what the numbers that the model says mean
+        assert model.config.id2label == dict(enumerate(facts.classes))
     for new, old in zip(ladder.rungs, case.ladder.rungs, strict=True):
         assert all(torch.equal(p, q) for (_, p), (_, q) in zip(new.parameters, old.parameters, strict=True))
 
@@ -200,33 +207,80 @@ def test_a_head_is_drawn_from_its_seed(case: Case) -> None:
     assert any(not torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-@pytest.mark.parametrize(("family", "kind"), FAMILIES)
-def test_the_same_seed_gives_the_same_trial(family: str, kind: str, tmp_path: Path) -> None:
-    """From the sweep file to the record, twice: equal curves, and a score from a sound metric."""
+def planned(family: str, kind: str, folder: Path, freeze: float, **changes: Any) -> Plan:
     content = {
         "name": "same",
-        "backbones": [{"use": "untrained", "family": family, "name": "small"}],
-        "tasks": [{"use": TRIED_ON[kind], **SMALL}],
-        "strategies": {"half": {"freeze": 0.5}},
-        "training": {"epochs": 1, "batch_size": 8, "max_length": 32},
+        "backbones": [{"use": "untrained", "family": family, "name": "small", **changes.get("backbone", {})}],
+        "tasks": [{"use": TRIED_ON[kind], **SMALL, **changes.get("task", {})}],
+        "strategies": {"one": {"freeze": freeze}},
+        "training": {"epochs": changes.get("epochs", 1), "batch_size": 8, "max_length": 32},
         "seeds": {"tune": 1, "confirm": 0},
+        "resources": {"checkpoint_seconds": 0},
     }
-    sweep = spec.from_document(document.read(json.dumps(content), "test"), [tmp_path])
-    plan = make_plan(sweep, prepare(sweep))
-    trial = next(plan.planned())
-    records = []
-    for name in ("first", "second"):
-        run = run_trial(trial.as_dict(), workspace_of(plan, tmp_path / name))
-        while True:
-            try:
-                next(run)
-            except StopIteration as ended:
-                records.append(ended.value)
-                break
-    first, second = records
+    sweep = spec.from_document(document.read(json.dumps(content), "test"), [folder])
+    return make_plan(sweep, prepare(sweep))
+
+
+def run(plan: Plan, results: Path, evaluations: int | None = None) -> Record | None:
+    """The record of the plan's one trial; None if it is left after so many evaluations."""
+    trial = run_trial(next(plan.planned()).as_dict(), workspace_of(plan, results))
+    for count in itertools.count(1):
+        try:
+            next(trial)
+        except StopIteration as ended:
+            return cast(Record, ended.value)
+        if count == evaluations:
+            trial.close()
+            return None
+    raise AssertionError("unreachable")
+
+
+@pytest.mark.parametrize(("family", "kind"), FAMILIES)
+def test_the_same_seed_gives_the_same_trial(family: str, kind: str, tmp_path: Path) -> None:
+    """From the sweep file to the record, twice: equal curves and an equal comparison with the start."""
+    plan = planned(family, kind, tmp_path, 0.5)
+    first, second = (run(plan, tmp_path / name) for name in ("first", "second"))
+    assert first is not None and second is not None
     assert first["status"] == "finished", first["reason"]
     assert first["curve"] == second["curve"]
-    assert first["drift"]["cka"] == second["drift"]["cka"]
-    assert len(first["drift"]["cka"]) == len(plan.prepared.models[TRIED_ON[kind], "small"].rungs)
-    assert all(value is None or -1e-6 <= value <= 1 + 1e-6 for value in first["drift"]["cka"])
-    assert any(value is not None for value in first["drift"]["cka"])
+    similarity = first["drift"]["cka"]
+    assert similarity == second["drift"]["cka"]
+    assert len(similarity) == len(plan.prepared.models[TRIED_ON[kind], "small"].rungs)
+    assert similarity[0] == pytest.approx(1)  # the stem is frozen
+    assert all(value is None or value <= 1 + 1e-6 for value in similarity)
+
+
+MASKED = {  # SpecAugment draws from numpy's global generator
+    "apply_spec_augment": True, "mask_time_prob": 0.3, "mask_time_length": 2, "hidden_dropout": 0.1,
+    "layerdrop": 0.2,
+}  # fmt: skip
+CROPPED = {"RandomCrop": {"size": 32, "padding": 8}}
+ERASED = {"RandomErasing": {"p": 0.9}}
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "changes"),
+    [
+        ("resnet", "image-classification", {"task": {"augmentation": CROPPED}}),
+        ("vit", "image-classification", {"task": {"augmentation": ERASED}}),
+        ("wav2vec2", "audio-classification", {"backbone": {"changes": MASKED}}),
+    ],
+)
+def test_what_is_drawn_at_random_is_the_trials_own(
+    family: str, kind: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    """Augmentation, masks and dropout come from the seed, whatever else the process has drawn, and go on
+    after an interruption as if there had been none."""
+    plan = planned(family, kind, tmp_path, 0, epochs=3, **changes)
+    whole = run(plan, tmp_path / "whole")
+    assert run(plan, tmp_path / "cut", evaluations=2) is None
+    torch.rand(7)
+    np.random.rand(7)
+    random.random()
+    resumed = run(plan, tmp_path / "cut")
+    assert whole is not None and resumed is not None
+    assert whole["status"] == "finished", whole["reason"]
+    assert resumed["attempts"] == 2
+    assert resumed["curve"] == whole["curve"]
+    plain = run(planned(family, kind, tmp_path, 0, epochs=3), tmp_path / "plain")
+    assert plain is not None and plain["curve"] != whole["curve"]

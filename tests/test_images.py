@@ -11,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from harness import document, spec
 from harness.backbones.ladder import build_ladder
 from harness.backbones.untrained import Untrained
 from harness.errors import InputError
+from harness.prepare import prepare
 from harness.registry import build
 from harness.tasks.digits import Digits
 from harness.tasks.image_classification import ImageClassification
@@ -131,8 +133,20 @@ def test_validation_images_are_not_varied() -> None:
     ],
 )
 def test_unknown_transforms_are_told(augmentation: dict[str, Any], reason: str) -> None:
-    with pytest.raises(InputError, match=reason):
-        build(Digits, {"augmentation": augmentation}, "task")
+    with pytest.raises(InputError, match=f"task.augmentation: .*{reason}"):
+        build(Digits, {"augmentation": augmentation}, "task").load()
+
+
+def test_a_model_that_does_not_do_a_kind_is_told_before_training(tmp_path: Path) -> None:
+    content = {
+        "name": "wrong",
+        "backbones": [{"use": "untrained", "family": "resnet"}],
+        "tasks": ["bbc-topics", {"use": "digits", "train_size": 64}],
+        "strategies": {"full": {"freeze": 0}},
+    }
+    sweep = spec.from_document(document.read(json.dumps(content), "test"), [tmp_path])
+    with pytest.raises(InputError, match=r"backbones.0: a resnet model does not do SequenceClassification"):
+        prepare(sweep)
 
 
 def test_digits_look_different_and_are_the_same_digits() -> None:

@@ -186,14 +186,112 @@ def test_mistakes_in_a_source_are_told_at_their_place(
     assert any(place in str(m) and reason in str(m) for m in caught.value.mistakes), caught.value
 
 
-def test_similarity_is_one_for_a_rotated_representation_and_less_for_another() -> None:
+def test_a_space_of_the_sweep_is_not_searched_for_a_source(sourced: Any) -> None:
+    """It takes the published default, or what is nearest in the space, and the plan says so."""
+    from harness.plan import notes
+
+    path = sourced(optimizer={"learning_rate": 1e-2, "weight_decay": {"grid": [0.5, 0.02]}})
+    plan = planned(path)
+    assert plan.sources["tiny"].recipe["optimizer"]["weight_decay"] == 0.02
+    assert any("source of tiny is trained with optimizer.weight_decay = 0.02" in note for note in notes(plan))
+
+
+def test_a_resolved_sweep_gives_the_same_sweep(sourced: Any, tmp_path: Path) -> None:
+    import yaml
+
+    first = planned(sourced())
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(spec.resolved(first.sweep), sort_keys=False))
+    second = planned(again)
+    assert spec.resolved(second.sweep) == spec.resolved(first.sweep)
+    assert second.sources == first.sources
+
+
+def test_similarity_is_one_for_a_rotated_representation_and_about_zero_for_another() -> None:
+    """However many features there are: the plain estimator gives 0.98 for the last ones."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(32, 8, generator=generator)
-    x = x - x.mean(dim=0)
-    rotation = torch.linalg.qr(torch.randn(8, 8, generator=generator)).Q
-    y = torch.randn(32, 8, generator=generator)
-    y = y - y.mean(dim=0)
-    assert kept._alignment(x @ x.T, (3 * x @ rotation) @ (3 * x @ rotation).T) == pytest.approx(1)
-    # Kornblith et al. 2019, eq. 5, by its other form
-    other = float((y.T @ x).norm() ** 2 / ((x.T @ x).norm() * (y.T @ y).norm()))
-    assert kept._alignment(x @ x.T, y @ y.T) == pytest.approx(other, rel=1e-5)
+
+    def gram(features: torch.Tensor) -> torch.Tensor:
+        return features @ features.T
+
+    for width in (8, 4096):
+        x = torch.randn(64, width, generator=generator, dtype=torch.float64)
+        rotation = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64)).Q
+        assert kept._alignment(gram(x), gram(3 * x @ rotation + 5)) == pytest.approx(1)
+        y = torch.randn(64, width, generator=generator, dtype=torch.float64)
+        assert abs(kept._alignment(gram(x), gram(y)) or 0) < 0.1
+
+
+def test_the_estimator_is_that_of_the_paper() -> None:
+    """Song et al. 2012, eq. 5, as a sum over all quadruples of different examples."""
+    from itertools import permutations
+
+    generator = torch.Generator().manual_seed(1)
+    x, y = (torch.randn(6, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    k, el = x @ x.T, y @ y.T
+    terms = [
+        float(k[i, j] * (el[i, j] + el[q, r] - 2 * el[i, q])) for i, j, q, r in permutations(range(6), 4)
+    ]
+    assert kept._hsic(k, el) == pytest.approx(sum(terms) / len(terms))
+
+
+def test_two_backbones_that_start_from_one_training_share_it(
+    sourced: Any, models: Any, tmp_path: Path, words_csv: Path, capsys: Any
+) -> None:
+    content = {
+        "task": word_task(words_csv, "groups", train_size=160), "training": {"epochs": 2},
+        "optimizer": {"learning_rate": 1e-2},
+    }  # fmt: skip
+    backbones = [{"name": n, "path": str(models("bert")), "source": content} for n in ("one", "two")]
+    path = sourced(backbones=backbones, strategies={"head-only": {"freeze": "all"}}, baseline="head-only")
+    plan = planned(path)
+    assert plan.sources["one"].trial_id == plan.sources["two"].trial_id
+    assert main(["run", str(path), "--local", "--results", str(tmp_path / "out")]) == 0
+    records = list(read_records(ResultPaths(tmp_path / "out" / "small")))
+    assert sorted(record["phase"] for record in records) == ["confirm", "source", "tune"]
+    assert all(r["retention"]["after"] == r["retention"]["before"] for r in records if r["retention"])
+    capsys.readouterr()
+    assert main(["run", str(path), "--local", "--results", str(tmp_path / "out")]) == 0
+    assert "(3 from before, 0 stopped, 0 failed)" in capsys.readouterr().out
+
+
+def test_putting_back_brings_running_statistics_along() -> None:
+    from harness.backbones.untrained import Untrained
+
+    backbone = Untrained(family="resnet")
+    source = backbone.model("AutoModelForImageClassification", None, {"num_labels": 3})
+    tuned = copy.deepcopy(source)
+    tuned.train()
+    tuned(pixel_values=torch.randn(4, 3, 32, 32))
+    kept.put_back(tuned, source)
+    for name, buffer in source.resnet.named_buffers():
+        assert torch.equal(buffer, tuned.resnet.get_buffer(name))
+
+
+def test_a_source_whose_weights_were_cleared_away_is_made_again(sourced: Any, tmp_path: Path) -> None:
+    import shutil
+
+    path = sourced(strategies={"head-only": {"freeze": "all"}}, baseline="head-only")
+    results = ResultPaths(tmp_path / "out" / "small")
+    assert main(["run", str(path), "--local", "--results", str(tmp_path / "out")]) == 0
+    shutil.rmtree(results.root / "sources")
+    for record in list(read_records(results)):
+        if record["phase"] == "confirm":
+            results.trial(record["trial_id"]).unlink()
+    assert main(["run", str(path), "--local", "--results", str(tmp_path / "out")]) == 0
+    assert {record["status"] for record in read_records(results)} == {"finished"}
+
+
+def test_what_cannot_be_measured_is_a_note_and_costs_no_trial(
+    sourced: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no room for a second model")
+
+    monkeypatch.setattr(kept, "similarity", broken)
+    path = sourced(strategies={"head-only": {"freeze": "all"}}, baseline="head-only")
+    assert main(["run", str(path), "--local", "--results", str(tmp_path / "out")]) == 0
+    records = list(read_records(ResultPaths(tmp_path / "out" / "small")))
+    trials = [record for record in records if record["phase"] != "source"]
+    assert [record["status"] for record in trials] == ["finished"] * 2
+    assert all("no room for a second model" in record["notes"][-1] for record in trials)

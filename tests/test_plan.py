@@ -333,7 +333,7 @@ def test_an_open_search_has_a_budget_and_no_list() -> None:
     assert [cell.configurations for cell in plan.cells] == [None, None]
     assert [cell.budget for cell in plan.cells] == [3, 4]  # a smaller space is used up
     assert trials(plan) == []
-    assert count(plan) == {"tune": 7, "confirm": 6}
+    assert count(plan) == {"source": 0, "tune": 7, "confirm": 6}
     assert any("decides as it goes" in note for note in notes(plan))
 
 

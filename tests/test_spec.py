@@ -52,9 +52,10 @@ def ids(sweep: Sweep) -> list[str]:
     """Ids of every planned trial, on made-up facts about data and models."""
     facts = Facts({"train": 64, "validation": 32, "test": 32}, ["a", "b"], "data")
     model = ModelFacts("bert", [f"r{i}" for i in range(7)], [10] * 8, [1.0] * 8, "weights")
+    pairs = [*sweep.pairs, *((source.task, backbone) for backbone, source in sweep.sources)]
     prepared = Prepared(
-        {task.name: facts for task in sweep.tasks},
-        {(task.name, backbone.name): model for task in sweep.tasks for backbone in sweep.backbones},
+        {task.name: facts for task, _ in pairs},
+        {(task.name, backbone.name): model for task, backbone in pairs},
     )
     return [trial.trial_id for trial in make_plan(sweep, prepared).planned()]
 

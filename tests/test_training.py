@@ -18,9 +18,10 @@ from harness.recipe import parse
 from harness.records.record import Record, read_record
 from harness.training.checkpoint import Checkpoints, Progress
 from harness.training.data import open_split
+from harness.training.kept import distance
 from harness.training.loop import DivergedError, Job, evaluate, fit
 from harness.training.model import fine_tuned
-from harness.training.run import kept, run_trial
+from harness.training.run import final_point, run_trial
 from harness.training.workspace import Workspace, workspace_of
 
 
@@ -158,7 +159,7 @@ def test_frozen_weights_stay_and_the_others_move(planned: Any, tmp_path: Path, f
     for index, rung in enumerate(rungs):
         moved = any(not torch.equal(p, job.tuned.reference[name]) for name, p in rung.parameters)
         assert moved == (index >= depth), rung.name
-    assert (job.tuned.drift() == 0) == (frozen == "all")
+    assert (distance(job.tuned)["relative_l2"] == 0) == (frozen == "all")
 
 
 def test_the_loop_equals_a_plain_one(planned: Any, tmp_path: Path) -> None:
@@ -310,7 +311,7 @@ def test_the_best_weights_are_kept(planned: Any, tmp_path: Path) -> None:
     assert scores[-1] < max(scores)
     assert progress.best == scores.index(max(scores))
     assert evaluate(job, job.validation).metrics["accuracy"] == max(scores)
-    assert kept(job, progress) == progress.curve[progress.best]
+    assert final_point(job, progress) == progress.curve[progress.best]
 
 
 def test_lower_is_better_where_the_metric_says_so(planned: Any, words_csv: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ class Kept:
         l2: ‖θ − θ⁰‖ / ‖θ⁰‖ over the ladder.
         cka: linear CKA of what leaves the last rung that could be compared, with what left it before.
         strength: λ of the regulariser, 0 without one; None if several were mixed.
-        depth: rungs frozen from the input.
+        depth: rungs, counted from the input, that never trained; None likewise.
     """
 
     strategy: str
@@ -46,7 +46,7 @@ def by_strategy(study: Study, arena: Arena) -> list[Kept]:
         if not study.confirm_seeds and cell.winner is not None:
             rows = rows[[json.loads(config) == cell.winner for config in rows["config"]]]
         if len(rows):
-            found.append(_kept(cell.strategy, rows, f"score_{study.split}", _rungs(study, arena)))
+            found.append(_kept(cell.strategy, rows, f"score_{study.split}"))
     return found
 
 
@@ -56,8 +56,7 @@ def by_setting(study: Study, arena: Arena) -> list[Kept]:
     for cell in arena.cells:
         rows = _finished(study, cell.id, "tune")
         settings = [
-            _kept(cell.strategy, group, "score_validation", _rungs(study, arena))
-            for _, group in rows.groupby("config", sort=True)
+            _kept(cell.strategy, group, "score_validation") for _, group in rows.groupby("config", sort=True)
         ]
         found += sorted(settings, key=lambda entry: (entry.strength or 0, entry.depth or 0))
     return found
@@ -68,7 +67,7 @@ def _finished(study: Study, cell: str, phase: str) -> pd.DataFrame:
     return frame[(frame["cell"] == cell) & (frame["phase"] == phase) & (frame["status"] == "finished")]
 
 
-def _kept(strategy: str, rows: pd.DataFrame, score: str, rungs: int) -> Kept:
+def _kept(strategy: str, rows: pd.DataFrame, score: str) -> Kept:
     def average(column: str) -> float | None:
         return mean([number(value) for value in rows[column]]) if column in rows else None
 
@@ -81,8 +80,8 @@ def _kept(strategy: str, rows: pd.DataFrame, score: str, rungs: int) -> Kept:
         after=average("retention_after"),
         l2=average("drift_relative_l2"),
         cka=next((value for value in reversed(compared) if value is not None), None),
-        strength=_only(rows, "regularizer.strength", 0.0),
-        depth=_depth(_setting(rows, "freeze", 0), rungs),
+        strength=_shared(rows["strength"]),
+        depth=None if (frozen := _shared(rows["frozen"])) is None else int(frozen),
     )
 
 
@@ -91,39 +90,10 @@ def _place(column: str) -> int:
     return int(last) if last.isdigit() else -1
 
 
-def _setting(rows: pd.DataFrame, name: str, default: Any) -> Any:
-    """What the strategy fixes, or what was tuned; None where the rows differ."""
-    for column in (f"hp.{name}", f"strategy.{name}"):
-        if column in rows:
-            values = {value for value in rows[column] if value is not None and value == value}
-            if values:
-                return next(iter(values)) if len(values) == 1 else None
-    return default
-
-
-def _only(rows: pd.DataFrame, name: str, default: float) -> float | None:
-    return number(_setting(rows, name, default))
-
-
-def _depth(value: Any, rungs: int) -> int | None:
-    if value == "all":
-        return rungs
-    try:  # a column that also holds "all" is one of text
-        found = float(value)
-    except (TypeError, ValueError):
-        return None
-    return int(found * rungs + 0.5) if 0 < found < 1 else int(found)
-
-
-def _rungs(study: Study, arena: Arena) -> int:
-    return next(
-        (
-            len(entry.get("rungs") or [])
-            for entry in study.plan["backbones"]
-            if entry["name"] == arena.backbone
-        ),
-        0,
-    )
+def _shared(values: Iterable[Any]) -> float | None:
+    """The value that all rows have; None where they differ."""
+    found = {number(value) for value in values}
+    return next(iter(found)) if len(found) == 1 else None
 
 
 def any_retention(entries: Iterable[Kept]) -> bool:

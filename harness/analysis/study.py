@@ -23,6 +23,7 @@ SPACES = ("grid", "choice", "uniform", "loguniform", "int")
 _TEXT = ("cell", "task", "backbone", "strategy", "phase", "trial_id", "kind", "status", "reason", "config")
 _NUMBERS = (
     "score_validation", "score_test", *COSTS, "drift_relative_l2", "retention_before", "retention_after",
+    "frozen", "strength",
 )  # fmt: skip
 _FIRST = ("cell", "task", "backbone", "strategy", "phase", "seed", "trial_id", "status")
 
@@ -73,7 +74,6 @@ class Source:
     backbone: str
     task: str
     primary: str
-    direction: str
     status: str
     reason: str
     scores: Mapping[str, float | None]
@@ -257,6 +257,10 @@ def _record(path: Path, unreadable: list[str], provenance: dict[str, Counter[str
             "kind": str(record.get("kind") or ""),
             "drift_relative_l2": number((record.get("drift") or {}).get("relative_l2")),
         }
+        columns["frozen"] = number(min((s["frozen"] for s in record.get("stages") or []), default=None))
+        columns["strength"] = number(
+            ((record.get("recipe") or {}).get("regularizer") or {}).get("strength", 0)
+        )
         for measure, prefix in (("rungs", "l2"), ("cka", "cka")):
             for rung, value in enumerate((record.get("drift") or {}).get(measure) or []):
                 columns[f"{prefix}.{rung}"] = number(value)
@@ -288,7 +292,6 @@ def _source(planned: Mapping[str, Any], paths: ResultPaths, unreadable: list[str
         backbone=str(planned["backbone"]),
         task=str(planned["task"]),
         primary=primary,
-        direction=str(planned["direction"]),
         status=str(columns["status"]),
         reason=str(columns["reason"]),
         scores={split: columns.get(f"{split}.{primary}") for split in ("validation", "test")},

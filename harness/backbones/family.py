@@ -6,7 +6,7 @@ generic way does not fit, or where the project ships a small untrained model of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -110,9 +110,3 @@ def generic_blocks(base: nn.Module) -> list[Block]:
 def listed(base: nn.Module, name: str) -> list[Block]:
     """One block per entry of the list called `name`."""
     return [Block(f"{name}.{key}", (child,)) for key, child in base.get_submodule(name).named_children()]
-
-
-def named(base: nn.Module, *names: str) -> Iterator[nn.Module]:
-    """The submodules of those names that there are."""
-    there = dict(base.named_modules())
-    return (there[name] for name in names if name in there)

@@ -9,7 +9,7 @@ from pydantic import Field
 from harness.backbones.base import Backbone, set_up_transformers
 from harness.backbones.family import Family, Small
 from harness.cache import cache_folder, digest, written_once
-from harness.errors import bad, nearest
+from harness.errors import InputError, Mistakes, bad, nearest
 from harness.registry import find, plugins
 
 
@@ -53,6 +53,7 @@ class Untrained(Backbone):
         import transformers
 
         set_up_transformers()
+        _known(self.changes, transformers.AutoConfig.for_model(self.family, **small.config), "changes")
         try:
             config = transformers.AutoConfig.for_model(self.family, **content["config"])
             with torch.random.fork_rng(devices=[]):
@@ -63,6 +64,20 @@ class Untrained(Backbone):
                 shipped = find("backbones", Backbone, processor["tokenizer"], "processor.tokenizer")
                 shipped().processor("AutoTokenizer").save_pretrained(folder)
             elif processor:
-                getattr(transformers, processor.pop("class"))(**processor).save_pretrained(folder)
+                made = getattr(transformers, processor.pop("class"))(**processor)
+                _known(self.preprocessing, made, "preprocessing")
+                made.save_pretrained(folder)
+        except InputError:
+            raise
         except Exception as error:
             raise bad("changes", f"no {self.family} model can be made of it: {error}") from error
+
+
+def _known(settings: dict[str, Any], made: Any, place: str) -> None:
+    """Raises: InputError for settings that transformers would take and never read."""
+    mistakes = Mistakes()
+    for name in settings:
+        if not hasattr(made, name):
+            known = [known for known in made.to_dict() if not known.startswith("_")]
+            mistakes.add(f"{place}.{name}", f"there is no setting '{name}'", nearest(name, known))
+    mistakes.raise_any()

@@ -33,8 +33,9 @@ class Cost(TypedDict):
 
 
 class Record(TypedDict):
-    """A trial that has ended. `metrics.test` is null in the tune phase: test is sealed there. `drift` and
-    `retention` are what `training.kept` measures."""
+    """A trial that has ended. `metrics.test` is null in the tune phase: test is sealed there. `stages` are
+    what trained when (epochs, rungs frozen from the input), `drift` and `retention` what `training.kept`
+    measures."""
 
     format: int
     trial_id: str
@@ -45,6 +46,7 @@ class Record(TypedDict):
     strategy: str
     hyperparameters: dict[str, Any]
     recipe: dict[str, Any]
+    stages: list[dict[str, Any]]
     seed: int
     status: Status
     reason: str
@@ -58,8 +60,8 @@ class Record(TypedDict):
     provenance: dict[str, Any]
 
 
-# Records that were written before retention was measured count all the same.
-_NEEDED = Record.__required_keys__ - {"retention"}
+# Records of before these were written count all the same.
+_NEEDED = Record.__required_keys__ - {"retention", "stages"}
 
 
 def finite(value: Any) -> Any:

@@ -226,6 +226,16 @@ class Task(Plugin):
         """
         return backbone.processor(self.processor_class, place, **self.processor_options)
 
+    def check(self, place: str) -> None:
+        """Raises: InputError for settings that only a library can judge, which is not imported before."""
+        from harness.metrics import scorer
+
+        mistakes = Mistakes()
+        for index, name in enumerate(self.metric_names):
+            with mistakes.collecting():
+                scorer.load(name, f"{place}.metrics.{index}" if name in self.metrics else f"{place}.primary")
+        mistakes.raise_any()
+
     def load(self, place: str = "task") -> Splits:
         """The three splits, carved and capped, without faulty examples:
         `{"train": …, "validation": …, "test": …}`.
@@ -234,13 +244,8 @@ class Task(Plugin):
         """
         import numpy as np
 
-        from harness.metrics import scorer
-
+        self.check(place)
         mistakes = Mistakes()
-        for index, name in enumerate(self.metric_names):
-            with mistakes.collecting():
-                scorer.load(name, f"{place}.metrics.{index}" if name in self.metrics else f"{place}.primary")
-        mistakes.raise_any()
         raw = sources.assign(self.raw(), self.splits, place)
         wanted = self.columns()
         for column in wanted:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from harness.errors import nearest
+from harness.errors import bad, nearest
 from harness.tasks.base import Batch, Example, Task
 
 if TYPE_CHECKING:
@@ -42,16 +42,16 @@ class Images(Task):
     image: str = "image"
     augmentation: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
-    @field_validator("augmentation")
-    @classmethod
-    def _known_transforms(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        if value:
-            _transforms(value)
-        return value
-
     @property
     def augments(self) -> bool:
         return bool(self.augmentation)
+
+    def check(self, place: str) -> None:
+        super().check(place)
+        try:
+            _transforms(self.augmentation)
+        except ValueError as error:
+            raise bad(f"{place}.augmentation", str(error)) from error
 
     def raw(self) -> Any:
         import datasets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -16,6 +17,12 @@ from harness.tasks.base import LENGTH, REFERENCE, Batch, Collate, Example, conte
 from harness.tasks.splits import SPLITS
 from harness.training.workspace import Workspace
 
+# To be raised when the code that encodes changes what comes out.
+_FORMAT = 1
+# Libraries that have a hand in what an encoded example looks like.
+_READERS = (
+    "transformers", "tokenizers", "datasets", "pillow", "torchvision", "timm", "scipy", "soundfile",
+)  # fmt: skip
 # Batches that bucketing sorts by length together: the larger, the less padding and the less random.
 BUCKET = 50
 
@@ -61,8 +68,10 @@ def encoding_key(workspace: Workspace, task: str, backbone: str, max_length: int
             "data": workspace.facts[task].fingerprint,
             "task": workspace.task(task).identity(),
             "processor": workspace.models[task, backbone].fingerprint,
+            "classes": workspace.facts[task].classes,
             "max_length": max_length,
-            "versions": [metadata.version(p) for p in ("transformers", "tokenizers", "datasets")],
+            "format": _FORMAT,
+            "versions": [metadata.version(package) for package in _READERS],
         }
     )
 
@@ -114,17 +123,18 @@ def train_batches(split: Split, size: int, seed: int, bucketing: bool) -> list[l
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(split))
     if not bucketing:
-        return _cut(order, size)
+        return cut(order.tolist(), size)
     batches: list[list[int]] = []
     for start in range(0, len(order), size * BUCKET):
         group = order[start : start + size * BUCKET]
         group = group[np.argsort(split.lengths[group], kind="stable")]
-        batches += _cut(group, size)
+        batches += cut(group.tolist(), size)
     return [batches[index] for index in rng.permutation(len(batches))]
 
 
-def _cut(order: np.ndarray[Any, Any], size: int) -> list[list[int]]:
-    pieces = [order[start : start + size].tolist() for start in range(0, len(order), size)]
+def cut(order: Sequence[int], size: int) -> list[list[int]]:
+    """Pieces of `size`; the last may be shorter, but a single one joins the piece before it."""
+    pieces = [list(order[start : start + size]) for start in range(0, len(order), size)]
     if len(pieces) > 1 and size > 1 and len(pieces[-1]) == 1:
         pieces[-2:] = [pieces[-2] + pieces[-1]]
     return pieces

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from harness.backbones.flops import training_flops
 from harness.recipe import Recipe
 from harness.tasks.base import Facts, Task, to_device
 from harness.training.checkpoint import Checkpoints, Progress
-from harness.training.data import Split, evaluation_batches, train_batches
+from harness.training.data import Split, cut, evaluation_batches, train_batches
 from harness.training.model import FineTuned
 from harness.training.seeds import AUGMENTATION, NOISE, ORDER, derive
 
@@ -75,7 +76,7 @@ def fit(
     deepest = min(stage.frozen for stage in stages)  # what never trains needs no copy
     steps_per_epoch = len(train_batches(job.train, settings.batch_size, 0, settings.bucketing))
     started = time.monotonic() - progress.wall_s
-    torch.manual_seed(derive(job.seed, NOISE))
+    seed_noise(derive(job.seed, NOISE))
     best_state: dict[str, torch.Tensor] | None = None
     if saved is not None:
         job.tuned.restore(saved["model"])
@@ -113,10 +114,8 @@ def fit(
             for position in range(progress.batch, len(batches)):
                 ladder.train(model, stage.frozen)
                 loss = torch.zeros((), device=job.device)
-                for piece in np.array_split(
-                    batches[position], min(settings.accumulation, len(batches[position]))
-                ):
-                    inputs = to_device(job.train.batch(piece.tolist(), augmentation), job.device)
+                for piece in cut(batches[position], math.ceil(settings.batch_size / settings.accumulation)):
+                    inputs = to_device(job.train.batch(piece, augmentation), job.device)
                     with autocast(settings.precision, job.device):
                         piece_loss = job.tuned(inputs).loss * (len(piece) / len(batches[position]))
                     scaler.scale(piece_loss).backward()
@@ -232,16 +231,32 @@ def _better(job: Job, point: Point, best: Point) -> bool:
     return bool(new > old if job.task.higher_is_better else new < old)
 
 
-def noise(device: torch.device) -> dict[str, torch.Tensor]:
-    """State of the generators that dropout draws from."""
-    state = {"cpu": torch.get_rng_state()}
+def seed_noise(seed: int) -> None:
+    """Seed every global generator that a model may draw from: torch's for dropout, numpy's for the masks of
+    SpecAugment in wav2vec 2.0 and its kin, Python's for good measure."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def noise(device: torch.device) -> dict[str, Any]:
+    """State of those generators, as plain values and tensors."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    state: dict[str, Any] = {
+        "cpu": torch.get_rng_state(),
+        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+        "python": random.getstate(),
+    }
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
     return state
 
 
-def restore_noise(state: dict[str, torch.Tensor], device: torch.device) -> None:
+def restore_noise(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    random.setstate(state["python"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
 

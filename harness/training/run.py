@@ -66,6 +66,7 @@ def run_trial(trial: Mapping[str, Any], workspace: Workspace) -> Generator[Recor
     reason = ""
     metrics: dict[str, dict[str, float] | None] = {"validation": None, "test": None}
     retention: dict[str, Any] | None = None
+    notes: list[str] = []
     drift: dict[str, Any] = {"relative_l2": None}
     try:
         recipe = parse(trial["recipe"], trial["strategy"])
@@ -88,12 +89,11 @@ def run_trial(trial: Mapping[str, Any], workspace: Workspace) -> Generator[Recor
             rows = [{"example": index, **row} for index, row in enumerate(evaluation.predictions)]
             write_predictions(paths, trial["trial_id"], rows)
         writer.scalars(final, progress.steps)
-        progress.wall_s = time.monotonic() - started
-        # what follows looks at the model and is no part of what the strategy costs
-        drift = kept.drift(job, pretrained(workspace, trial["task"], trial["backbone"]))
-        retention = sources.retention(trial, workspace, job)
         if trial["phase"] == SOURCE:
             sources.save(trial, workspace, job)
+        progress.wall_s = time.monotonic() - started
+        progress.peak_memory_mb = max(progress.peak_memory_mb, memory_mb(device))
+        drift, retention = _kept(trial, workspace, job, notes)
     except DivergedError as error:
         status, reason = "diverged", str(error)
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -107,16 +107,32 @@ def run_trial(trial: Mapping[str, Any], workspace: Workspace) -> Generator[Recor
         writer.close()
     if status != "finished":
         progress.wall_s = time.monotonic() - started
-    progress.peak_memory_mb = max(progress.peak_memory_mb, memory_mb(device))
+        progress.peak_memory_mb = max(progress.peak_memory_mb, memory_mb(device))
     record = draft(trial, workspace, progress, status, reason, device)
     record["metrics"] = metrics
     record["drift"] = drift
     record["retention"] = retention
+    record["notes"] += notes
     write_record(paths, record)
     if trial["phase"] == SOURCE and status == "finished":
         sources.remember(record, workspace)
     checkpoints.remove()
     return record
+
+
+def _kept(
+    trial: Mapping[str, Any], workspace: Workspace, job: Job, notes: list[str]
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Drift and retention. They look at the model and are no part of what the strategy costs or comes to:
+    where they fail, a note says so."""
+    drift: dict[str, Any] = {"relative_l2": None}
+    retention: dict[str, Any] | None = None
+    try:
+        drift = kept.drift(job, pretrained(workspace, trial["task"], trial["backbone"]))
+        retention = sources.retention(trial, workspace, job)
+    except Exception as error:
+        notes.append(f"what was kept is not measured: {explain(error)}")
+    return drift, retention
 
 
 def _where(trial: Mapping[str, Any], max_length: int | None) -> tuple[str, str, int | None]:
@@ -168,6 +184,7 @@ def draft(
         "strategy": trial["strategy"],
         "hyperparameters": trial["hyperparameters"],
         "recipe": trial["recipe"],
+        "stages": trial["stages"],
         "seed": trial["seed"],
         "status": status,
         "reason": reason,

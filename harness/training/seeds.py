@@ -11,7 +11,7 @@ NOISE = "noise"  # dropout and whatever else the model draws
 
 
 def derive(seed: int, stream: str, index: int = 0) -> int:
-    """A 63-bit seed for a stream (and, for the data order, an epoch).
+    """A 63-bit seed for a stream (and, for data order and augmentation, an epoch).
 
     Two strategies with the same seed share head and order; no stream depends on how much another drew.
     """

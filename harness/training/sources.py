@@ -7,11 +7,14 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness import __version__
 from harness.backbones.ladder import build_ladder
-from harness.cache import written_once
+from harness.cache import digest, written_once
+from harness.plan import FORMAT
 from harness.recipe import parse
 from harness.records.paths import void
 from harness.records.record import Record, read_record, write_record
@@ -92,4 +95,8 @@ def recall(trial: Mapping[str, Any], workspace: Workspace) -> Record | None:
 
 
 def _cached(trial_id: str, workspace: Workspace) -> Path:
-    return Path(workspace.cache) / "sources" / trial_id
+    """A trial's id names neither code nor libraries, which a results folder records; other sweeps must not
+    get what older ones made."""
+    versions = [metadata.version(package) for package in ("torch", "transformers")]
+    made_by = [FORMAT, __version__, *versions]
+    return Path(workspace.cache) / "sources" / digest([trial_id, made_by])

@@ -133,7 +133,7 @@ class Campaign:
     def _open_sources(self) -> dict[str, Trial]:
         """The source trials that are still to be trained, by trial id."""
         owed = {}
-        for trial in self.plan.sources.values():
+        for trial in {trial.trial_id: trial for trial in self.plan.sources.values()}.values():
             record = read_record(self.paths.trial(trial.trial_id))
             settled = record is not None and record["status"] in FINAL
             if record is not None and record["status"] == "finished":
