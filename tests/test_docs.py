@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from conftest import sentences, write_table
+from test_images import folder_of_images
 
 from harness import document, spec
 from harness.prepare import prepare
-from tests.conftest import sentences, write_table
-from tests.test_images import folder_of_images
 
 DOCS = Path(__file__).parent.parent / "docs"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import word_task
 
 from harness import spec
 from harness.analysis import kept as kept_analysis
@@ -21,7 +22,6 @@ from harness.records.paths import ResultPaths
 from harness.records.record import read_record, read_records
 from harness.training import kept
 from harness.training.workspace import workspace_of
-from tests.conftest import word_task
 
 
 @pytest.fixture
@@ -295,3 +295,23 @@ def test_what_cannot_be_measured_is_a_note_and_costs_no_trial(
     trials = [record for record in records if record["phase"] != "source"]
     assert [record["status"] for record in trials] == ["finished"] * 2
     assert all("no room for a second model" in record["notes"][-1] for record in trials)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_on_ray_as_in_process(sourced: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source first, on one worker; its trials after it, on all of them, and with the same outcome."""
+    path = sourced()
+    found = []
+    for name, arguments in (("ray", []), ("local", ["--local"])):
+        monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / f"cache-{name}"))  # each trains its source itself
+        assert main(["run", str(path), "--results", str(tmp_path / name), *arguments]) == 0
+        records = read_records(ResultPaths(tmp_path / name / "small"))
+        found.append(
+            {
+                r["trial_id"]: (r["phase"], r["curve"], r["metrics"], r["drift"], r["retention"])
+                for r in records
+            }
+        )
+    assert found[0] == found[1]
+    assert len(found[0]) == 8

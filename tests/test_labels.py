@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import sentences, word_task, write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.cli import main
 from harness.registry import build
 from harness.tasks.text_classification import TextClassification
-from tests.conftest import sentences, word_task, write_table
 
 
 @pytest.fixture(scope="module")
