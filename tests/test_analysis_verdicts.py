@@ -206,6 +206,13 @@ def test_a_strategy_without_score_is_never_recommended() -> None:
     assert "head-only has no score" in task["sentence"]
 
 
+def test_cost_does_not_decide_where_nothing_could_be_compared() -> None:
+    """The cheaper strategy may be at chance: with one seed each, the better mean is the better guess."""
+    task = one({"head-only": [0.24], "full": [0.84]})
+    assert task["tie_set"] == ["head-only", "full"] and task["leader"] == "full" == task["recommended"]
+    assert task["sentence"].endswith("recommended for its mean alone: full.")
+
+
 def test_a_failing_recommendation_says_so() -> None:
     task = one({"head-only": [0.8, 0.81, 0.82, "diverged"], "full": [0.8, 0.81, 0.83, 0.82]})
     assert task["recommended"] == "head-only" and "though of its runs 1 diverged" in task["sentence"]

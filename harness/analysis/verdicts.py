@@ -115,7 +115,9 @@ def _verdict(
     if leader is not None:
         tied = [name for name in scored if name == leader or not _beats(verdict, leader, name)]
         verdict["tie_set"] = tied
-        verdict["recommended"] = min(tied, key=lambda name: _price(summaries[name]))
+        # cost decides only where enough seeds were compared to call it a tie: else the cheapest may be chance
+        weighed = [name for name in tied if name == leader or _paired(verdict, leader, name)]
+        verdict["recommended"] = min(weighed, key=lambda name: _price(summaries[name]))
     verdict["sentence"] = wording.sentence(arena.key, verdict)
     return verdict
 
@@ -150,6 +152,11 @@ def _price(summary: CellSummary) -> tuple[float, float, str]:
 def _beats(verdict: Mapping[str, Any], leader: str, name: str) -> bool:
     comparison = wording.pair(verdict, leader, name)
     return comparison is not None and comparison["verdict"] == "better" and not comparison["negligible"]
+
+
+def _paired(verdict: Mapping[str, Any], leader: str, name: str) -> bool:
+    comparison = wording.pair(verdict, leader, name)
+    return comparison is not None and comparison["n"] >= stats.MIN_SEEDS
 
 
 def _paired_seeds(summaries: Mapping[str, CellSummary], scored: list[str]) -> int:

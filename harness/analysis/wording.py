@@ -180,17 +180,15 @@ def _doubts(verdict: Mapping[str, Any], others: Sequence[str]) -> list[str]:
 
 def _recommendation(verdict: Mapping[str, Any]) -> str:
     scores, leader, recommended = verdict["scores"], verdict["leader"], verdict["recommended"]
-    few = any(
-        comparison is not None and comparison["n"] < 3
-        for comparison in [pair(verdict, leader, recommended) if recommended != leader else None]
-    )
-    text = f"{'recommended for its cost alone' if few else 'recommended'}: {recommended}"
+    others = [pair(verdict, leader, name) for name in verdict["tie_set"] if name != leader]
+    few = recommended == leader and any(other is None or other["n"] < 3 for other in others)
+    text = f"{'recommended for its mean alone' if few else 'recommended'}: {recommended}"
     failures = scores[recommended]["failures"]
     if recommended != leader:
         ours, theirs = scores[recommended]["cost_device_s"], scores[leader]["cost_device_s"]
         if ours is not None and theirs:
             text += f", which costs {100 * ours / theirs:.0f} % of {leader}"
-    elif len(verdict["tie_set"]) > 1:
+    elif others and not few:
         text += ", also the cheapest"
     if failures:
         text += f", though of its runs {counts(failures)}"

@@ -52,5 +52,6 @@ def _reading(study: Study) -> str:
         "adjustment over all pairs of all tasks. These numbers generalise over seeds only, not over "
         f"{study.split} examples or other data. Fewer than 3 shared seeds allow no interval and no claim; "
         "3 to 5 are exploratory. “Leader” has the best mean; the tie set holds every strategy that the "
-        "leader does not beat; “recommended” is the cheapest of the tie set."
+        "leader does not beat; “recommended” is the cheapest of the tie set, or the leader where too few "
+        "seeds were compared for cost to decide."
     )
