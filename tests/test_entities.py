@@ -134,12 +134,20 @@ def test_batches_are_padded_on_the_right_and_padding_is_not_counted(processor: A
     assert (batch["labels"][1, short:] == -100).all()
 
 
-def test_a_sentence_of_which_the_tokenizer_leaves_nothing_is_named() -> None:
+def test_a_sentence_of_which_the_tokenizer_leaves_nothing_is_said_to_hold_no_entity() -> None:
+    """Its loss is a number all the same, also where no other sentence is in its batch."""
+    import torch
+
     from harness.backbones.minilm import MiniLM
 
     task = TokenClassification()
-    with pytest.raises(InputError, match="reads nothing"):
-        task.encode(split_of((["\u200b"], ["O"])), task.processor(MiniLM()), FACTS, 16)
+    processor = task.processor(MiniLM())
+    split = split_of((["\u200b", "\u200b"], ["B-LOC", "O"]))
+    rows = task.encode(split, processor, FACTS, 16)
+    assert task.predict(right(rows), list(rows), FACTS)[0]["prediction"] == ["O", "O"]
+    labels = task.collate(processor)(list(rows.remove_columns("length")), None)["labels"]
+    loss = torch.nn.functional.cross_entropy(torch.zeros(labels.numel(), len(CLASSES)), labels.flatten())
+    assert torch.isfinite(loss)
 
 
 # -- data ------------------------------------------------------------------------------------------

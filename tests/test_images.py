@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,16 @@ import torch
 from PIL import Image
 
 from harness import document, spec
+from harness.backbones.base import Backbone
 from harness.backbones.ladder import build_ladder
 from harness.backbones.untrained import Untrained
 from harness.errors import InputError
 from harness.prepare import prepare
 from harness.registry import build
+from harness.tasks import images
 from harness.tasks.digits import Digits
 from harness.tasks.image_classification import ImageClassification
-from harness.tasks.images import fitted, normalised, picture_of, png
+from harness.tasks.images import fitted, normalised, picture_of, png, unfaithful
 
 
 def folder_of_images(root: Path, per_class: int = 12) -> Path:
@@ -66,6 +69,25 @@ def test_a_truncated_image_is_named_with_file_and_row(tmp_path: Path) -> None:
         task(root).load()
 
 
+def test_paths_in_a_table_start_at_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the program is run; a path that leads nowhere is told with row and table."""
+    folder_of_images(tmp_path / "data" / "pictures")
+    names = [f"pictures/{label}/{n}.png" for label in ("dark", "bright") for n in range(12)]
+    table = tmp_path / "data" / "list.csv"
+    table.write_text("image,label\n" + "\n".join(f"{name},{name.split('/')[1]}" for name in names))
+    monkeypatch.chdir(tmp_path)
+    made = build(ImageClassification, {"dataset": {"path": "csv", "data_files": str(table)}}, "task")
+    assert made.facts(made.load()).classes == ["bright", "dark"]
+    table.write_text(table.read_text() + "\npictures/dark/99.png,dark\n")
+    (tmp_path / "pictures" / "dark").mkdir(parents=True)
+    shutil.copy(tmp_path / "data" / names[0], tmp_path / "pictures" / "dark" / "99.png")  # not beside it
+    with pytest.raises(InputError) as caught:
+        made.load()
+    (mistake,) = caught.value.mistakes
+    assert f"row 24 of the train split ({table}) has no readable image in 'image'" in mistake.reason
+    assert str(tmp_path / "data" / "pictures" / "dark" / "99.png") in mistake.reason
+
+
 def test_faulty_images_can_be_skipped_and_are_counted(tmp_path: Path) -> None:
     root = folder_of_images(tmp_path)
     (root / "dark" / "3.png").write_bytes(b"no image at all")
@@ -98,6 +120,61 @@ def test_timms_own_processor_is_followed_too() -> None:
     assert torch.allclose(at_once, in_two, atol=1e-6)
 
 
+# What a processor of the three kinds makes of an image that is no picture, or one with channels reversed.
+REFUSED = {
+    "ImageGPTImageProcessor", "ImageGPTImageProcessorPil", "PPLCNetImageProcessor",
+    "PPOCRV5ServerDetImageProcessor", "Siglip2ImageProcessor", "Siglip2ImageProcessorPil",
+}  # fmt: skip
+
+
+def test_every_image_processor_of_transformers_is_followed_or_refused() -> None:
+    """All families of the three kinds, with the settings that their processors have by default."""
+    from transformers.models.auto import image_processing_auto as processors
+    from transformers.models.auto import modeling_auto as models
+
+    families = {
+        *models.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        *models.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES,
+        *models.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES,
+    }
+    named = processors.IMAGE_PROCESSOR_MAPPING_NAMES
+    classes = {name for family in families for name in named.get(family, {}).values()}
+    classes.discard("TimmWrapperImageProcessor")  # which has no settings by default
+    made = {name: processors.get_image_processor_class_from_name(name)() for name in classes}
+    assert len(made) > 40
+    assert {name for name, processor in made.items() if unfaithful(processor)} == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [("EfficientNet", "include_top"), ("MobileViT", "do_flip_channel_order")]
+)
+def test_what_both_steps_would_do_is_seen(name: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    processor = getattr(transformers, f"{name}ImageProcessor")()
+    assert unfaithful(processor) is None
+    monkeypatch.setattr(images, "_NORMALISING", tuple(each for each in images._NORMALISING if each != part))
+    assert unfaithful(processor)
+
+
+def test_what_is_varied_is_red_green_and_blue() -> None:
+    """Also where a model reads the channels in another order."""
+    from transformers import MobileViTImageProcessor
+
+    red = Image.fromarray(np.full((30, 30, 3), (200, 10, 20), np.uint8))
+    assert fitted(MobileViTImageProcessor(), red)[:, 128, 128].tolist() == [200, 10, 20]
+
+
+@pytest.mark.parametrize("name", ["PPLCNetImageProcessor", "Siglip2ImageProcessor"])
+def test_a_processor_that_cannot_be_followed_is_named(name: str, tmp_path: Path) -> None:
+    import transformers
+
+    getattr(transformers, name)().save_pretrained(tmp_path)
+    made = build(Digits, {}, "task")
+    with pytest.raises(InputError, match=f"backbones.0: its image processor, {name}, "):
+        made.processor(Backbone(path=str(tmp_path)), "backbones.0")
+
+
 def test_an_image_varies_with_its_generator_alone() -> None:
     made = build(Digits, {"augmentation": {"RandomCrop": {"size": 32, "padding": 6}}}, "task")
     example = {"shape": [3, 32, 32], "pixels": bytes(range(256)) * 12}
@@ -110,6 +187,14 @@ def test_an_image_varies_with_its_generator_alone() -> None:
     torch.manual_seed(0)
     made.varied(np.random.default_rng(3), picture)
     assert torch.equal(torch.rand(1), expected)  # the stream that dropout draws from goes on untouched
+
+
+def test_varying_does_not_touch_the_generators_of_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    made = build(Digits, {"augmentation": {"RandomHorizontalFlip": {}}}, "task")
+    made.varied(np.random.default_rng(0), picture_of({"shape": [3, 32, 32], "pixels": bytes(3072)}))
+    assert seeded == []
 
 
 def test_validation_images_are_not_varied() -> None:

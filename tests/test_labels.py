@@ -62,6 +62,18 @@ def test_classes_fall_geometrically_in_train_alone(many_words: Path, imbalance: 
     assert set(Counter(splits["test"]["label"][:]).values()) == {20}
 
 
+@pytest.mark.parametrize("labels", [None, [str(number) for number in reversed(range(12))]])
+def test_imbalance_ranks_classes_by_their_ids(tmp_path: Path, labels: list[str] | None) -> None:
+    """Numbers as numbers, 2 before 10; in the order of `labels` where it is given."""
+    rows = [(text, str(index % 12)) for index, (text, _) in enumerate(sentences(600, seed=6))]
+    path = write_table(tmp_path / "numbers.csv", rows)
+    made = task(path, imbalance=10.0, labels=labels)
+    splits = made.load()
+    counts = Counter(made.references(splits["train"], made.facts(splits)))
+    sizes = [counts[index] for index in range(12)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] / sizes[-1] == pytest.approx(10, rel=0.25)
+
+
 def test_harder_data_is_other_data(many_words: Path) -> None:
     """Trials on changed labels are other trials, through the content of the data."""
     made = [task(many_words, **changes) for changes in ({}, {"label_noise": 0.1}, {"imbalance": 3})]

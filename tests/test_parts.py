@@ -17,6 +17,7 @@ from harness.registry import Plugin, build, plugins
 from harness.regularizers.base import Regularizer, Weight
 from harness.strategies.base import Part, Stage
 from harness.strategies.freeze import Freeze
+from harness.training.kept import distance
 from harness.training.model import FineTuned
 
 REGULARIZERS = plugins("regularizers", Regularizer)
@@ -325,14 +326,16 @@ def test_frozen_weights_and_the_head_have_no_reference(models: Any) -> None:
 def test_drift_is_the_relative_distance_from_the_start(models: Any) -> None:
     """0 before training; the norm of the change over the norm of θ⁰ after it; the head does not count."""
     tuned = tiny(models)
-    assert tuned.drift() == 0
+    assert distance(tuned) == {"relative_l2": 0, "rungs": [0] * len(tuned.ladder.rungs)}
     start = {name: numpy(tuned.reference[name]) for name in tuned.reference}
     with torch.no_grad():
         for parameter in tuned.model.parameters():
             parameter.mul_(1.5)
     size = math.sqrt(sum(float((value.astype(float) ** 2).sum()) for value in start.values()))
     assert size > 0
-    assert tuned.drift() == pytest.approx(0.5, rel=1e-6)
+    found = distance(tuned)
+    assert found["relative_l2"] == pytest.approx(0.5, rel=1e-6)
+    assert found["rungs"] == pytest.approx([0.5] * len(tuned.ladder.rungs), rel=1e-6)
 
 
 def test_state_is_restored(models: Any) -> None:

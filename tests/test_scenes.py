@@ -188,6 +188,31 @@ def test_an_output_that_is_the_labels_scores_perfect(ready: Any, family: str) ->
     np.testing.assert_allclose(best["boxes"][0], found.references[0]["boxes"][0], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("Detr", 1), ("Yolos", 1), ("DeformableDetr", 0), ("ConditionalDetr", 0), ("RTDetr", 0)],
+)
+def test_answers_are_those_of_transformers(name: str, extra: int) -> None:
+    """Of models with a class for "no object", and of those that judge every class by itself."""
+    import transformers
+
+    torch.manual_seed(0)
+    logits, boxes = torch.randn(2, 70, 3 + extra), torch.rand(2, 70, 4)
+    outputs = SimpleNamespace(logits=logits, pred_boxes=boxes)
+    sizes = [[30, 50], [64, 48]]
+    said = ObjectDetection().predict(
+        outputs, [{"size": size} for size in sizes], SimpleNamespace(classes=list("abc"))
+    )
+    processor = getattr(transformers, f"{name}ImageProcessor")()
+    theirs = processor.post_process_object_detection(outputs, threshold=0.0, target_sizes=sizes)
+    for row, other in zip(said, theirs, strict=True):
+        best = other["scores"].argsort(descending=True)
+        ours = {key: torch.tensor(value)[: len(best)] for key, value in row["prediction"].items()}
+        assert len(row["prediction"]["labels"]) == (70 if extra else 100) >= len(best) >= 70
+        for key, values in ours.items():
+            torch.testing.assert_close(values, other[key][best], msg=key)
+
+
 @pytest.mark.parametrize("family", SEGMENTERS)
 def test_logits_that_are_the_mask_score_perfect(ready: Any, family: str) -> None:
     found = ready(family)
@@ -511,6 +536,32 @@ FAULTS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("labels", "ids"),
+    [
+        (None, [0, 2]),
+        (("3", "2", "1"), [2, 0]),  # the data's own names in another order
+        (("one", "two", "three"), [0, 2]),  # other names for the numbers
+    ],
+)
+def test_numbers_of_a_class_label_go_by_its_names(labels: tuple[str, ...] | None, ids: list[int]) -> None:
+    from datasets import ClassLabel, Dataset, Features, List, Value
+
+    image = {"bytes": Value("binary"), "path": Value("string")}
+    label = ClassLabel(names=["1", "2", "3"])
+    features = Features(image=image, objects={"bbox": List(List(Value("int64"))), "category": List(label)})
+    shown = [
+        {"bbox": [[1, 2, 3, 4]] * 3, "category": [0, 1, 2]},
+        {"bbox": [[1, 2, 3, 4]] * 2, "category": [0, 2]},
+    ]
+    cells = [png(np.zeros((9, 9), np.uint8))] * 2
+    split = Dataset.from_dict({"image": cells, "objects": shown}, features)
+    task = ObjectDetection(labels=labels)
+    names = task.describe({"train": split}, "task")
+    assert names == list(labels or ("1", "2", "3"))
+    assert task.references(split, SimpleNamespace(classes=names))[1]["labels"] == ids
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faulty_boxes_are_named_with_row_and_file(tmp_path: Path, fault: str) -> None:
     row, words = FAULTS[fault]
@@ -521,6 +572,12 @@ def test_faulty_boxes_are_named_with_row_and_file(tmp_path: Path, fault: str) ->
     assert words in told and "row 2 of the" in told and "2.png" in told
     _, splits = loaded("object-detection", folder, on_bad_example="skip")
     assert sum(splits.skipped.values()) == 1 and sum(map(len, splits.values())) == 7
+
+
+def test_boxes_of_text_are_faults(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "data", [boxes((["1", "2", "3", "4"], "cat"))] * 5)
+    with pytest.raises(InputError, match=r"row 2 of .* a box that is not four numbers as object 0: .*2\.png"):
+        loaded("object-detection", folder)
 
 
 MASKS = {
@@ -564,3 +621,29 @@ def test_classes_that_train_lacks_are_told(tmp_path: Path) -> None:
     task, splits = loaded("image-segmentation", folder, labels=("sky", "sea", "sand"))
     with pytest.raises(InputError, match="the class 'sand' is missing from train"):
         task.facts(splits)
+
+
+def test_a_class_may_be_the_one_that_is_ignored(tmp_path: Path) -> None:
+    """`ignore_index: 0` beside names: train need not show it, and it is neither answered nor counted."""
+    folder = write_folder(tmp_path / "data", [mask(), mask(2)] * 6)
+    task, splits = loaded("image-segmentation", folder, labels=("nothing", "sea", "sand"), ignore_index=0)
+    facts = task.facts(splits)
+    assert facts.classes == ["nothing", "sea", "sand"]
+    assert facts.constant["test"]["pixel_accuracy"] == 0.5
+    processor = Untrained(family="segformer").processor("AutoImageProcessor")
+    rows = list(task.encode(splits["test"], processor, facts, None))
+    batch = task.collate(processor)(rows, None)
+    assert set(batch["labels"].unique().tolist()) == {0, 1, 2}
+    assert task.head(facts)["semantic_loss_ignore_index"] == 0
+    logits = torch.zeros(2, 3, 12, 12)
+    logits[:, 0], logits[:, 1] = 9.0, 1.0
+    said = [row["prediction"] for row in task.predict(SimpleNamespace(logits=logits), rows, facts)]
+    assert [row["predicted"] for row in said] == [[0, 5 * 16, 0]] * 2
+    with pytest.raises(InputError, match="has a single class"):
+        loaded_task, one = loaded(
+            "image-segmentation",
+            write_folder(tmp_path / "one", [mask()] * 6),
+            labels=("nothing", "sea"),
+            ignore_index=0,
+        )
+        loaded_task.facts(one)

@@ -4,6 +4,7 @@ the data is not what the file says."""
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -321,6 +322,23 @@ def test_label_that_labels_does_not_list(refused: Any, tmp_path: Path) -> None:
     assert any("'colour' is missing from train" in m.reason for m in mistakes)
 
 
+def test_own_names_of_numbers_are_found_in_labels(read: Any, tmp_path: Path) -> None:
+    """`labels` in another order than a class label's own names moves the ids, not the names."""
+    import datasets
+
+    names = ["animals", "colours", "fruits"]
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
+    )
+    ids = [names.index(label) for _, label in ROWS]
+    datasets.Dataset.from_dict({"text": [text for text, _ in ROWS], "label": ids}, features).save_to_disk(
+        str(tmp_path / "saved")
+    )
+    task, splits, facts = read(dataset={"path": str(tmp_path / "saved")}, labels=[*reversed(names)])
+    said = [facts.classes[index] for index in task.references(splits["test"], facts)]
+    assert said == [dict(ROWS)[text] for text in splits["test"]["text"]]
+
+
 def test_label_listed_twice(refused: Any, tmp_path: Path) -> None:
     mistakes = refused(
         dataset=table(tmp_path / "d.csv", ROWS), labels=["animals", "colours", "fruits", "fruits"]
@@ -352,6 +370,25 @@ def test_row_without_text(suffix: str, refused: Any, tmp_path: Path) -> None:
     dataset["data_files"] = files
     (mistake,) = refused(dataset=dataset, splits={"validation": "test", "test": None})
     assert "row " in mistake.reason and "'text'" in mistake.reason
+
+
+def test_a_faulty_row_is_told_where_it_stands_and_not_where_it_serves(refused: Any, tmp_path: Path) -> None:
+    """All splits are carved from one whose name is its own; a single table is named, several are not."""
+    rows: list[Any] = [
+        (None, label) if index % 7 == 3 else (text, label) for index, (text, label) in enumerate(ROWS)
+    ]
+    write_table(tmp_path / "d.jsonl", rows)
+    dataset = {"path": "jsonl", "data_files": {"learn": "d.jsonl"}}
+    settings = {"splits": {"train": "learn"}, "validation_size": 20, "test_size": 20}
+    told = [m.reason for m in refused(dataset=dataset, **settings) if m.reason.startswith("row ")]
+    where = re.compile(rf"row (\d+) of the learn split \({tmp_path / 'd.jsonl'}\) has no text in 'text'")
+    found = [where.fullmatch(reason) for reason in told]
+    assert {int(match[1]) for match in found if match} == set(range(3, 60, 7)) and all(found)
+    dataset["data_files"] = {"learn": ["d.jsonl", "d.jsonl"]}
+    reasons = [m.reason for m in refused(dataset=dataset, **settings)]
+    assert any(
+        re.fullmatch(r"row \d+ of the learn split has no text in 'text'", reason) for reason in reasons
+    )
 
 
 def test_regression_target_that_is_no_number(refused: Any, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 
 from harness.errors import Mistakes, bad, nearest
 from harness.registry import Plugin
-from harness.tasks import sources
+from harness.tasks import files, sources
 from harness.tasks.splits import SPLITS, Sizes, carve
 
 if TYPE_CHECKING:
@@ -37,8 +37,9 @@ Collate: TypeAlias = Callable[[list[Example], Any], Batch]  # examples, Rngs
 # Columns of encoded splits that no model sees: the cost of an example, and what is true of it.
 LENGTH = "length"
 REFERENCE = "reference"
-# The row of an example in its source, kept until its faults have been told.
-_ROW = "__row__"
+# Where an example stands in the data set, kept until its faults have been told: the split's own name, since a
+# row that is carved from it serves as another, and the row's number there.
+_SPLIT, _ROW = _SOURCE = ("__split__", "__row__")
 # Faulty rows that an error names one by one.
 _SHOWN_FAULTS = 5
 
@@ -246,18 +247,21 @@ class Task(Plugin):
 
         self.check(place)
         mistakes = Mistakes()
-        raw = sources.assign(self.raw(), self.splits, place)
+        own = {
+            name: split.add_column(_SPLIT, [name] * len(split)).add_column(_ROW, list(range(len(split))))
+            for name, split in self.raw().items()
+        }
+        raw = sources.assign(own, self.splits, place)
         wanted = self.columns()
         for column in wanted:
             lacking = [name for name, split in raw.items() if column not in split.column_names]
             if lacking:
                 reason = f"the data has no column '{column}' in {', '.join(lacking)}"
-                mistakes.add(place, reason, nearest(column, raw[lacking[0]].column_names))
+                there = set(raw[lacking[0]].column_names) - set(_SOURCE)
+                mistakes.add(place, reason, nearest(column, there))
         mistakes.raise_any()
-        raw = {
-            name: split.select_columns(list(dict.fromkeys(wanted))).add_column(_ROW, list(range(len(split))))
-            for name, split in raw.items()
-        }
+        kept = list(dict.fromkeys([*wanted, *_SOURCE]))
+        raw = {name: split.select_columns(kept) for name, split in raw.items()}
         sizes = Sizes(self.train_size, self.validation_size, self.test_size)
         splits = self._sound(carve(raw, sizes, self.split_seed, self.strata, place), place)
         splits["train"] = self.altered(splits["train"], np.random.default_rng([self.split_seed, 4]))
@@ -275,14 +279,14 @@ class Task(Plugin):
         sound.skipped = {}
         for name, split in splits.items():
             faults = dict(self.faults(split))
-            rows = split[_ROW]
-            split = split.remove_columns(_ROW)
+            stood = split.select_columns(list(_SOURCE))
+            split = split.remove_columns(list(_SOURCE))
             if faults and self.on_bad_example == "error":
                 for index, reason in list(faults.items())[:_SHOWN_FAULTS]:
-                    mistakes.add(place, f"row {rows[index]} of the {name} split {reason}")
+                    mistakes.add(place, f"{self._place_of(stood[index])} {reason}")
                 if len(faults) > _SHOWN_FAULTS:
                     hint = "on_bad_example: skip leaves them out"
-                    more = f"{len(faults) - _SHOWN_FAULTS} more rows of the {name} split cannot be used"
+                    more = f"{len(faults) - _SHOWN_FAULTS} more rows that serve as {name} cannot be used"
                     mistakes.add(place, more, hint)
             elif faults:
                 sound.skipped[name] = len(faults)
@@ -292,6 +296,11 @@ class Task(Plugin):
             sound[name] = split
         mistakes.raise_any()
         return sound
+
+    def _place_of(self, row: Mapping[str, Any]) -> str:
+        """`row 3 of the train split`, and of which file where it is a single table."""
+        table = files.table_of(self.dataset or {}, row[_SPLIT])
+        return f"row {row[_ROW]} of the {row[_SPLIT]} split" + (f" ({table})" if table else "")
 
     def facts(self, splits: Mapping[str, Dataset], place: str = "task") -> Facts:
         """Raises: InputError if the labels and the data contradict each other."""

@@ -1,15 +1,25 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from harness.errors import Mistakes
 from harness.tasks.base import LENGTH, Batch, Collate, Example, Facts, Rngs
-from harness.tasks.images import Images, array_of, extent, file_of, opened, picture_of, pixel_batch, plain
-from harness.tasks.labels import named_classes
+from harness.tasks.images import (
+    Images,
+    array_of,
+    extent,
+    file_of,
+    fitted,
+    opened,
+    picture_of,
+    pixel_batch,
+    plain,
+)
+from harness.tasks.labels import named_classes, wrong_classes
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +36,8 @@ class ImageSegmentation(Images):
 
     Attributes:
         labels: class names in order of their ids; by default the numbers up to the largest in the data.
-        ignore_index: the value of pixels without a class.
+        ignore_index: the value of pixels without a class; one of the classes' numbers is neither learned,
+            predicted nor counted.
     """
 
     name: ClassVar[str] = "image-segmentation"
@@ -51,18 +62,11 @@ class ImageSegmentation(Images):
 
     # -- the data --------------------------------------------------------------------------------
 
-    def faults(self, split: Dataset) -> Iterator[tuple[int, str]]:
-        unreadable = set()
-        for index, reason in super().faults(split):
-            unreadable.add(index)
-            yield index, reason
-        rows = plain(split)
-        for index, (image, mask) in enumerate(zip(rows[self.image], rows[self.target], strict=True)):
-            found = None if index in unreadable else self._fault(image, mask)
-            if found is not None:
-                yield index, f"has a mask{file_of(mask)} {found}"
+    def fault_of(self, row: Mapping[str, Any]) -> str | None:
+        found = self._wrong_mask(row[self.image], row[self.target])
+        return None if found is None else f"has a mask{file_of(row[self.target])} {found}"
 
-    def _fault(self, image: Any, mask: Any) -> str | None:
+    def _wrong_mask(self, image: Any, mask: Any) -> str | None:
         (width, height), (wide, high) = extent(image), extent(mask)
         if (width, height) != (wide, high):
             return f"of {wide} × {high} pixels for an image of {width} × {height}"
@@ -90,11 +94,14 @@ class ImageSegmentation(Images):
         }
         anywhere = np.any(list(found.values()), axis=0)
         names = list(self.labels or map(str, range(int(np.flatnonzero(anywhere)[-1]) + 1)))
-        mistakes = Mistakes()
-        for index, name in enumerate(names):
-            if not found["train"][index] and (self.labels is not None or anywhere[index]):
-                mistakes.add(place, f"the class '{name}' is missing from train")
-        if len(names) < 2:
+        exempt = {self.ignore_index}
+        if self.labels is None:
+            exempt |= set(np.flatnonzero(~anywhere).tolist())
+        ids = {
+            role: {int(index): int(index) for index in np.flatnonzero(there)} for role, there in found.items()
+        }
+        mistakes = wrong_classes(names, ids, place, "class", exempt)
+        if len(set(range(len(names))) - {self.ignore_index}) < 2:
             mistakes.add(place, f"'{self.target}' has a single class ({', '.join(names)})")
         mistakes.raise_any()
         return names
@@ -179,6 +186,8 @@ class ImageSegmentation(Images):
             scaled = interpolate(
                 row[None, :, :height, :width], example["size"], mode="bilinear", align_corners=False
             )
+            if self.ignore_index < classes:  # a number among the classes that stands for none is no answer
+                scaled[:, self.ignore_index] = -math.inf
             said = scaled[0].argmax(0).cpu().numpy().ravel()
             truth = np.frombuffer(example["truth"], np.uint8)
             judged = truth != self.ignore_index
@@ -208,6 +217,4 @@ def resized(processor: Any, mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     from PIL import Image
 
     image = Image.fromarray(np.repeat(mask[..., None], 3, axis=-1))  # processors want colours
-    plainly = {"do_rescale": False, "do_normalize": False, "resample": Image.Resampling.NEAREST}
-    found = processor(images=[image], **plainly, return_tensors="pt")["pixel_values"][0, 0]
-    return np.ascontiguousarray(found.byte().numpy())
+    return np.ascontiguousarray(fitted(processor, image, resample=Image.Resampling.NEAREST)[0])

@@ -8,7 +8,7 @@ where training images are varied.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from harness.errors import bad, nearest
+from harness.tasks import files
 from harness.tasks.base import Batch, Example, Task
 
 if TYPE_CHECKING:
@@ -23,8 +24,14 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from PIL.Image import Image
 
-# Scaling and normalising, without what `fitted` has done.
-_SECOND_STEP = {"do_resize": False, "do_center_crop": False, "do_pad": False, "return_tensors": "pt"}
+    from harness.backbones.base import Backbone
+
+# What image processors call the parts of the first step, and those of the second, which includes whatever
+# makes of pixels something that is not red, green and blue from 0 to 255.
+_FITTING = ("do_resize", "do_center_crop", "do_pad", "do_thumbnail", "do_align_long_axis")
+_NORMALISING = ("do_rescale", "do_normalize", "include_top", "do_flip_channel_order")
+# How far the two steps may be from the processor at once, in levels of 255: the first one rounds.
+_ROUNDING = 1.0
 
 
 class Images(Task):
@@ -53,28 +60,47 @@ class Images(Task):
         except ValueError as error:
             raise bad(f"{place}.augmentation", str(error)) from error
 
+    def processor(self, backbone: Backbone, place: str = "backbone") -> Any:
+        processor = super().processor(backbone, place)
+        if reason := unfaithful(processor):
+            raise bad(place, f"its image processor, {type(processor).__name__}, {reason}")
+        return processor
+
     def raw(self) -> Any:
+        return {name: self._undecoded(split, name) for name, split in super().raw().items()}
+
+    def _undecoded(self, split: Dataset, name: str) -> Dataset:
+        """The split with images as bytes or absolute paths: a broken file is named where it is decoded."""
         import datasets
 
-        loaded = dict(super().raw())
-        for name, split in loaded.items():
-            for column, feature in split.features.items():
-                if isinstance(feature, datasets.Image):  # decoded here, where a broken file can be named
-                    loaded[name] = loaded[name].cast_column(column, datasets.Image(decode=False))
-        return loaded
+        for column, feature in split.features.items():
+            if isinstance(feature, datasets.Image):
+                split = split.cast_column(column, datasets.Image(decode=False))
+            elif column in self.image_columns():
+                split = files.located(split, column, self.dataset or {}, name)
+        return split
 
     def image_columns(self) -> tuple[str, ...]:
         """The columns that hold images, masks included."""
         return (self.image,)
 
     def faults(self, split: Dataset) -> Iterator[tuple[int, str]]:
-        for column in self.image_columns():
-            for index, value in enumerate(plain(split)[column]):
-                try:
-                    opened(value)
-                except Exception as error:  # PIL raises whatever its decoders raise
-                    yield index, f"has no readable image in '{column}'{file_of(value)}: {error}"
+        for index, row in enumerate(plain(split)):
+            if reason := self._unreadable(row) or self.fault_of(row):
+                yield index, reason
         yield from super().faults(split)
+
+    def _unreadable(self, row: Mapping[str, Any]) -> str | None:
+        for column in self.image_columns():
+            try:
+                opened(row[column])
+            except Exception as error:  # PIL raises whatever its decoders raise
+                return f"has no readable image in '{column}'{file_of(row[column])}: {error}"
+        return None
+
+    def fault_of(self, row: Mapping[str, Any]) -> str | None:
+        """What is wrong with an example whose images can be read, as a sentence without subject."""
+        return None
 
     def stored(self, split: Dataset) -> Dataset:
         def content(row: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +119,8 @@ class Images(Task):
         from torchvision.transforms import v2
 
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(2**63)))
+            # not torch.manual_seed, which sets the generators of accelerators too
+            torch.default_generator.manual_seed(int(rng.integers(2**63)))
             return v2.Compose(_transforms(self.augmentation))(*values)
 
 
@@ -153,14 +180,14 @@ def png(pixels: np.ndarray[Any, Any]) -> dict[str, Any]:
     return {"bytes": buffer.getvalue(), "path": None}
 
 
-def fitted(processor: Any, image: Image) -> np.ndarray[Any, Any]:
-    """The image in the size that a model takes: uint8 of shape (3, H, W)."""
+def fitted(processor: Any, image: Image, **options: Any) -> np.ndarray[Any, Any]:
+    """The image in the size that a model takes: uint8 of shape (3, H, W). `options` go to the processor."""
     if hasattr(processor, "val_transforms"):  # of timm: a chain that ends in a tensor and its normalisation
         for transform in processor.val_transforms.transforms[:-2]:
             image = transform(image)
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-    pixels = processor(images=[image], do_rescale=False, do_normalize=False, return_tensors="pt")
-    return np.ascontiguousarray(pixels["pixel_values"][0].round().clamp(0, 255).byte().numpy())
+    found = processor(images=[image], **_without(processor, _NORMALISING), **options)
+    return np.ascontiguousarray(found["pixel_values"][0].round().clamp(0, 255).byte().numpy())
 
 
 def normalised(processor: Any, pixels: torch.Tensor) -> torch.Tensor:
@@ -168,8 +195,40 @@ def normalised(processor: Any, pixels: torch.Tensor) -> torch.Tensor:
     if hasattr(processor, "val_transforms"):
         scaled: torch.Tensor = processor.val_transforms.transforms[-1](pixels.float() / 255)
         return scaled
-    found: torch.Tensor = processor(images=pixels, **_SECOND_STEP)["pixel_values"]
+    found: torch.Tensor = processor(images=pixels, **_without(processor, _FITTING))["pixel_values"]
     return found
+
+
+def _without(processor: Any, parts: tuple[str, ...]) -> dict[str, Any]:
+    """Arguments that switch parts of a processor off."""
+    return {**{part: False for part in parts if hasattr(processor, part)}, "return_tensors": "pt"}
+
+
+def unfaithful(processor: Any) -> str | None:
+    """Why the two steps do not stand for a processor, in the words that follow its name; None if they do.
+
+    They are compared with the processor at once, on an image of colours that change slowly: one of them would
+    show channels in another order or normalised twice, and no resizing goes beyond what pixels can hold.
+    """
+    import torch
+    from PIL import Image
+
+    across, down = np.meshgrid(np.linspace(60, 190, 64), np.linspace(80, 170, 48))
+    image = Image.fromarray(np.stack([across, down, 250 - across], axis=-1).astype(np.uint8))
+    try:
+        at_once = processor(images=[image], return_tensors="pt")["pixel_values"]
+        in_two = normalised(processor, torch.from_numpy(fitted(processor, image))[None])
+        black_grey = torch.tensor([0, 100], dtype=torch.uint8)[:, None, None, None].expand(2, 3, 8, 8)
+        black, grey = normalised(processor, black_grey)
+    except Exception as error:  # processors that make something else of an image raise anything
+        return f"does not make one picture of an image: {type(error).__name__}: {error}"
+    if at_once.shape != in_two.shape:
+        shapes = [" × ".join(map(str, found.shape)) for found in (at_once, in_two)]
+        return f"makes {shapes[0]} numbers of an image at once, and {shapes[1]} in two steps"
+    level = (grey - black).abs().amax() / 100
+    if ((at_once - in_two).abs() > _ROUNDING * level).any():
+        return "gives other numbers at once than by resizing first and normalising after"
+    return None
 
 
 def picture_of(example: Example) -> torch.Tensor:

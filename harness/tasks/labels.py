@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -60,59 +60,42 @@ class Labelled(Task):
         return train
 
     def _unbalanced(self, train: Dataset, rng: np.random.Generator) -> list[int]:
-        strata = self.strata(train)
-        assert strata is not None
-        classes, counts = np.unique(strata, return_counts=True)
+        ids = self._class_ids(train, self._class_names({"train": train}))
+        # labels that are not among the names are told of later, and not lost before
+        column = np.asarray([-1 if ids[value] is None else ids[value] for value in train[self.target][:]])
+        classes, counts = np.unique(column, return_counts=True)
         kept: list[int] = []
         for rank, value in enumerate(classes):
             share = self.imbalance ** (-rank / max(1, len(classes) - 1))
-            members = rng.permutation(np.flatnonzero(strata == value))
+            members = rng.permutation(np.flatnonzero(column == value))
             kept += members[: max(1, round(counts.max() * share))].tolist()
         return sorted(kept)
 
     def describe(self, splits: Mapping[str, Dataset], place: str) -> list[str]:
-        mistakes = Mistakes()
-        names = self._class_names(splits, place)
-        ids = {name: self._class_ids(split, names) for name, split in splits.items()}
-        for name, found in ids.items():
-            for value in sorted((value for value, index in found.items() if index is None), key=str):
-                mistakes.add(place, f"the {name} split has the label {value!r}", nearest(value, names))
-        for index, label in enumerate(names):
-            if index not in ids["train"].values():
-                mistakes.add(place, f"the label '{label}' is missing from train")
+        names = self._class_names(splits)
+        found = {role: self._class_ids(split, names) for role, split in splits.items()}
+        if self.labels is None and any(_fraction(value) for ids in found.values() for value in ids):
+            raise bad(place, f"'{self.target}' holds fractions", self.hint_for_fractions)
+        mistakes = wrong_classes(names, found, place)
         if len(names) < 2:
             mistakes.add(place, f"'{self.target}' has a single class ({', '.join(names)})")
         mistakes.raise_any()
         return names
 
-    def _class_names(self, splits: Mapping[str, Dataset], place: str) -> list[str]:
+    def _class_names(self, splits: Mapping[str, Dataset]) -> list[str]:
         if self.labels is not None:
             return list(self.labels)
         feature = splits["train"].features[self.target]
         if hasattr(feature, "names"):
             return list(feature.names)
-        values = set().union(*(set(split[self.target][:]) for split in splits.values()))
-        if any(isinstance(value, float) and not value.is_integer() for value in values):
-            raise bad(place, f"'{self.target}' holds fractions", self.hint_for_fractions)
-        return [str(value) for value in sorted(values, key=lambda v: (isinstance(v, str), v))]
+        return sorted_names(value for split in splits.values() for value in split[self.target][:])
 
     hint_for_fractions: ClassVar[str] = "name a column of classes as `target`"
 
     def _class_ids(self, split: Dataset, names: list[str]) -> dict[Any, int | None]:
         """The id of every label as a split writes it; None for one that is not among `names`."""
         own = getattr(split.features[self.target], "names", None)
-        return {value: self._class_id(value, names, own) for value in set(split[self.target][:])}
-
-    def _class_id(self, value: Any, names: list[str], own: list[str] | None) -> int | None:
-        if own is not None and self.labels is None:
-            # a number of the split's own names, whatever these look like and whatever their order
-            name = own[value] if 0 <= value < len(own) else None
-            return names.index(name) if name in names else None
-        if own is None and str(value) in names:
-            return names.index(str(value))
-        if isinstance(value, (int, float)) and float(value).is_integer() and 0 <= int(value) < len(names):
-            return int(value)  # names were given to numbers
-        return None
+        return {value: class_id(value, names, own) for value in set(split[self.target][:])}
 
     def references(self, split: Dataset, facts: Facts) -> list[Any]:
         ids = self._class_ids(split, facts.classes)
@@ -130,3 +113,58 @@ def named_classes(facts: Facts) -> dict[str, Any]:
     """The classes as a model's configuration writes them."""
     ids = dict(enumerate(facts.classes))
     return {"num_labels": len(ids), "id2label": ids, "label2id": {name: index for index, name in ids.items()}}
+
+
+def sorted_names(values: Iterable[Any]) -> list[str]:
+    """The names of classes that the data write as numbers, as strings or as both: numbers first, in order."""
+    return [str(value) for value in sorted(set(values), key=lambda value: (isinstance(value, str), value))]
+
+
+def class_id(value: Any, names: Sequence[str], own: Sequence[str] | None) -> int | None:
+    """The id of a class as the data write it; None for one that is not among `names`.
+
+    Args:
+        own: the names that a split itself has for its numbers, whatever these look like and whatever their
+            order. Where `names` has none of them, it gives the numbers other names.
+    """
+    if own is not None and not set(own).isdisjoint(names):
+        name = own[value] if 0 <= value < len(own) else None
+        return names.index(name) if name in names else None
+    if own is None and str(value) in names:
+        return names.index(str(value))
+    if isinstance(value, (int, float)) and not _fraction(value) and 0 <= int(value) < len(names):
+        return int(value)  # names were given to numbers
+    return None
+
+
+def _fraction(value: Any) -> bool:
+    return isinstance(value, float) and not value.is_integer()
+
+
+def wrong_classes(
+    names: Sequence[str],
+    found: Mapping[str, Mapping[Any, int | None]],
+    place: str,
+    what: str = "label",
+    exempt: Container[int] = (),
+    hint: str = "",
+) -> Mistakes:
+    """What names of classes and data have against each other.
+
+    Args:
+        found: by split the id of every class as the data write it; None for one that is not among `names`.
+        what: the word for a class.
+        exempt: ids that train need not show.
+        hint: what to do about one that it does not.
+    """
+    mistakes = Mistakes()
+    shown = set(found["train"].values())
+    for role, ids in found.items():
+        for value in sorted((value for value, index in ids.items() if index is None), key=str):
+            mistakes.add(place, f"the {role} split has the {what} {value!r}", nearest(value, names))
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            mistakes.add(place, f"the {what} '{name}' is listed twice")
+        elif index not in shown and index not in exempt:
+            mistakes.add(place, f"the {what} '{name}' is missing from train", hint)
+    return mistakes

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from harness.errors import Mistakes, nearest
+from harness.errors import nearest
 from harness.tasks.base import LENGTH, Batch, Collate, Example, Facts, Rngs
 from harness.tasks.images import Images, extent, file_of, picture_of, pixel_batch, plain
-from harness.tasks.labels import named_classes
+from harness.tasks.labels import class_id, named_classes, sorted_names, wrong_classes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,18 +75,11 @@ class ObjectDetection(Images):
         x, y, right, bottom = (float(value) for value in box)
         return (x, y, x + right, y + bottom) if self.bbox_format == "xywh" else (x, y, right, bottom)
 
-    def faults(self, split: Dataset) -> Iterator[tuple[int, str]]:
-        unreadable = set()
-        for index, reason in super().faults(split):
-            unreadable.add(index)
-            yield index, reason
-        images = plain(split)[self.image]
-        for index, (image, cell) in enumerate(zip(images, split[self.target], strict=True)):
-            found = None if index in unreadable else self._fault(cell, extent(image))
-            if found is not None:
-                yield index, f"{found}{file_of(image)}"
+    def fault_of(self, row: Mapping[str, Any]) -> str | None:
+        found = self._wrong_objects(row[self.target], extent(row[self.image]))
+        return None if found is None else f"{found}{file_of(row[self.image])}"
 
-    def _fault(self, cell: Any, size: tuple[int, int]) -> str | None:
+    def _wrong_objects(self, cell: Any, size: tuple[int, int]) -> str | None:
         try:
             boxes, classes = self._objects(cell)
         except ValueError as error:
@@ -99,7 +92,7 @@ class ObjectDetection(Images):
         return None
 
     def _wrong_box(self, box: Any, size: tuple[int, int]) -> str | None:
-        if not isinstance(box, Sequence) or len(box) != 4 or any(value is None for value in box):
+        if not isinstance(box, Sequence) or len(box) != 4 or not all(map(_number, box)):
             return "that is not four numbers"
         if not all(math.isfinite(value) for value in box):
             return "with NaN or infinity"
@@ -117,31 +110,17 @@ class ObjectDetection(Images):
             role: {value for cell in split[self.target] for value in self._objects(cell)[1]}
             for role, split in splits.items()
         }
-        own = _names(splits["train"].features[self.target], self.category)
-        names = list(self.labels or own or ())
-        if not names:
-            values = sorted(set().union(*found.values()), key=lambda v: (isinstance(v, str), v))
-            names = [str(value) for value in values]
-        mistakes = Mistakes()
-        ids = {role: {v: self._class_id(v, names, own) for v in values} for role, values in found.items()}
-        for role, known in ids.items():
-            for value in sorted((value for value, index in known.items() if index is None), key=str):
-                mistakes.add(place, f"the {role} split has the class {value!r}", nearest(value, names))
-        for index, name in enumerate(names):
-            if index not in ids["train"].values():
-                mistakes.add(place, f"the class '{name}' is missing from train")
+        own = {role: _names(split.features[self.target], self.category) for role, split in splits.items()}
+        names = list(self.labels or own["train"] or sorted_names(set().union(*found.values())))
+        ids = {
+            role: {value: class_id(value, names, own[role]) for value in values}
+            for role, values in found.items()
+        }
+        mistakes = wrong_classes(names, ids, place, "class")
         if not names:
             mistakes.add(place, f"no image has an object in '{self.target}'")
         mistakes.raise_any()
         return names
-
-    def _class_id(self, value: Any, names: list[str], own: list[str] | None) -> int | None:
-        """The id of a class as the data writes it; None for one that is not among `names`."""
-        if own is not None and self.labels is None:
-            return value if 0 <= value < len(names) else None  # a number of the data's own names
-        if str(value) in names:
-            return names.index(str(value))
-        return value if isinstance(value, int) and 0 <= value < len(names) else None
 
     def references(self, split: Dataset, facts: Facts) -> list[Any]:
         own = _names(split.features[self.target], self.category)
@@ -154,7 +133,7 @@ class ObjectDetection(Images):
                 [max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)]
                 for left, top, right, bottom in corners
             ]
-            labels = [self._class_id(value, facts.classes, own) for value in classes]
+            labels = [class_id(value, facts.classes, own) for value in classes]
             rows.append({"boxes": inside, "labels": labels})
         return rows
 
@@ -241,17 +220,37 @@ class ObjectDetection(Images):
     def predict(self, outputs: Any, examples: list[Example], facts: Facts) -> list[dict[str, Any]]:
         import torch
 
-        scores, labels = outputs.logits.float().softmax(-1)[..., :-1].max(-1)  # the last class is "no object"
+        scores, labels, queries = _candidates(outputs.logits.float(), len(facts.classes))
         scores, order = scores.sort(dim=-1, descending=True, stable=True)
-        order = order[:, :_MOST_BOXES]
+        scores, order = scores[:, :_MOST_BOXES], order[:, :_MOST_BOXES]
         sizes = torch.tensor([example["size"] for example in examples], device=scores.device)
         middle, extents = outputs.pred_boxes.float().split(2, dim=-1)
         boxes = torch.cat([middle - extents / 2, middle + extents / 2], dim=-1)
         boxes = boxes * sizes.flip(-1).repeat(1, 2)[:, None]  # height, width -> width, height, width, height
-        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
-        columns = (boxes, labels.gather(1, order), scores[:, :_MOST_BOXES])
+        boxes = boxes.gather(1, queries.gather(1, order)[..., None].expand(-1, -1, 4))
+        columns = (boxes, labels.gather(1, order), scores)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         return [{"prediction": {"boxes": b, "labels": c, "scores": s}} for b, c, s in rows]
+
+
+def _candidates(logits: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Scores, classes and queries, each of shape (images, candidates), of what a model may have found.
+
+    Args:
+        logits: shape (images, queries, classes + 1) of a model whose last class is "no object": every query
+            has one answer (Carion et al. 2020). Shape (images, queries, classes) of one that judges every
+            class by itself: each is an answer (Zhu et al. 2021, arXiv 2010.04159).
+    """
+    import torch
+
+    images, count, _ = logits.shape
+    queries = torch.arange(count, device=logits.device)
+    if logits.shape[-1] > classes:
+        scores, labels = logits.softmax(-1)[..., :-1].max(-1)
+        return scores, labels, queries.expand(images, -1)
+    labels = torch.arange(classes, device=logits.device).repeat(count)
+    queries = queries.repeat_interleave(classes)
+    return logits.sigmoid().flatten(1), labels.expand(images, -1), queries.expand(images, -1)
 
 
 def _relative(box: Sequence[float], width: int, height: int) -> tuple[float, float, float, float]:
@@ -274,3 +273,7 @@ def _names(feature: Any, category: str) -> list[str] | None:
         feature = feature.feature
     names = getattr(feature, "names", None)
     return list(names) if names else None
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator, Mapping
-from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from harness.errors import bad
+from harness.tasks import files
 from harness.tasks.base import LENGTH, Collate, Example, Facts, Task
 
 if TYPE_CHECKING:
@@ -65,18 +64,18 @@ class Sound(Task):
         audio: the column of the sounds: those of an `audiofolder`, bytes, or paths, which are looked for from
             the folder of the file that names them.
         max_seconds: longer sounds are cut for classification, and are faulty for recognition.
-        augment: how training examples are varied.
+        augmentation: how training examples are varied.
     """
 
     processor_class: ClassVar[str] = "AutoFeatureExtractor"
 
     audio: str = "audio"
     max_seconds: float | None = Field(default=None, gt=0)
-    augment: Augmentation | None = None
+    augmentation: Augmentation | None = None
 
     @property
     def augments(self) -> bool:
-        return self.augment is not None
+        return self.augmentation is not None
 
     def columns(self) -> list[str]:
         return [self.audio, self.target]
@@ -88,16 +87,9 @@ class Sound(Task):
         """The split with sounds as bytes or absolute paths: a decoder of the data library is not needed."""
         from datasets import Audio
 
-        feature = split.features.get(self.audio)
-        if isinstance(feature, Audio):
+        if isinstance(split.features.get(self.audio), Audio):
             return split.cast_column(self.audio, Audio(decode=False))
-        if getattr(feature, "dtype", "") not in ("string", "large_string"):
-            return split
-        folders = folders_of(self.dataset or {}, name)
-        paths = [value if value is None else absolute(value, folders) for value in split[self.audio][:]]
-        at = split.column_names.index(self.audio)
-        order = [*split.column_names[:at], self.audio, *split.column_names[at + 1 :]]
-        return split.remove_columns(self.audio).add_column(self.audio, paths).select_columns(order)
+        return files.located(split, self.audio, self.dataset or {}, name)
 
     def faults(self, split: Dataset) -> Iterator[tuple[int, str]]:
         for index, value in enumerate(split[self.audio]):
@@ -183,9 +175,10 @@ class Sound(Task):
 
         def batch(examples: list[Example], rngs: Any) -> dict[str, Any]:
             arrays = [np.frombuffer(e["inputs"], np.float32).reshape(e["shape"]) for e in examples]
-            if self.augment is not None:
+            if self.augmentation is not None:
                 if rngs is not None:
-                    arrays = [self.augment.apply(w, rate, rng) for w, rng in zip(arrays, rngs, strict=True)]
+                    vary = self.augmentation.apply
+                    arrays = [vary(wave, rate, rng) for wave, rng in zip(arrays, rngs, strict=True)]
                 arrays = [features(wave, processor) for wave in arrays]
             padded = processor.pad(
                 {name: arrays}, padding=True, return_attention_mask=masked, return_tensors="pt"
@@ -200,9 +193,9 @@ class Sound(Task):
         found = []
         if rates:
             hertz = ", ".join(f"{rate} Hz" for rate in rates)
-            found.append(f"sounds of {hertz} are resampled to the model's {processor.sampling_rate} Hz")
+            found.append(f"some sounds of {hertz} are resampled to the model's {processor.sampling_rate} Hz")
         if any(channels > 1 for channels, _ in shapes):
-            found.append("the channels of a sound are mixed to one")
+            found.append("the channels of some sounds are mixed to one")
         return found
 
 
@@ -250,30 +243,3 @@ def features(wave: NDArray[Any], processor: Any) -> NDArray[Any]:
         found = processor(wave, sampling_rate=processor.sampling_rate)
     # an extractor that divides by the deviation over time divides silence by zero
     return np.nan_to_num(np.asarray(found[processor.model_input_names[0]][0], dtype=np.float32))
-
-
-def folders_of(dataset: Mapping[str, Any], split: str) -> list[Path]:
-    """Where the paths in a table may start: the folders of the files that a split was read from."""
-    files = dataset.get("data_files", [])
-    if isinstance(files, Mapping):
-        files = files.get(split, [])
-    files = [files] if isinstance(files, str) else files
-    found = [
-        Path(path).parent
-        for pattern in files
-        for path in (sorted(glob(pattern, recursive=True)) or [pattern])  # noqa: PTH207  absolute ones
-    ]
-    if not found:
-        found = [Path(dataset[key]) for key in ("data_dir", "path") if dataset.get(key)]
-    return list(dict.fromkeys(found))
-
-
-def absolute(path: str, folders: list[Path]) -> str:
-    """A path in a table, looked for below each folder; as it is where it is not there, to be told as a fault.
-
-    Raises: InputError for one that is below several of them.
-    """
-    there = [str(folder / path) for folder in folders if (folder / path).is_file()]
-    if len(there) > 1:
-        raise bad("dataset", f"'{path}' may be {' or '.join(there)}", "give each split's table a folder")
-    return there[0] if there else path

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -9,7 +9,8 @@ from pydantic import field_validator
 
 from harness.errors import bad
 from harness.tasks.base import Example, Facts
-from harness.tasks.sound import Sound
+from harness.tasks.labels import class_id, wrong_classes
+from harness.tasks.sound import Sound, named
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,7 +30,8 @@ class SpeechRecognition(Sound):
 
     Attributes:
         target: the column of the transcripts. Runs of white space count as one space.
-        vocabulary: the characters that transcripts may hold, in one string; by default those of the data.
+        vocabulary: the characters that transcripts may hold, in one string; by default those of the data, all
+            of which train has to show.
         lowercase: transcripts are read in lower case.
     """
 
@@ -54,14 +56,18 @@ class SpeechRecognition(Sound):
 
     def faults(self, split: Dataset) -> Iterator[tuple[int, str]]:
         yield from super().faults(split)
-        for index, value in enumerate(split[self.target][:]):
-            if not isinstance(value, str):
-                yield index, f"has no transcript in '{self.target}'"
-                continue
-            unknown = set(self._text(value)) - set(self.vocabulary) if self.vocabulary else ()
-            if unknown:
-                symbols = ", ".join(repr(symbol) for symbol in sorted(unknown))
-                yield index, f"has symbols outside the vocabulary in '{self.target}': {symbols}"
+        for index, (sound, text) in enumerate(zip(split[self.audio], split[self.target][:], strict=True)):
+            reason = self._wrong_transcript(text)
+            if reason is not None:
+                yield index, f"{reason} ('{self.target}'{named(sound)})"
+
+    def _wrong_transcript(self, text: Any) -> str | None:
+        if not isinstance(text, str):
+            return "has no transcript"
+        unknown = set(self._text(text)) - set(self.vocabulary) if self.vocabulary else set()
+        if unknown:
+            return f"has symbols outside the vocabulary: {', '.join(map(repr, sorted(unknown)))}"
+        return None
 
     def fault_of(self, samples: NDArray[Any], rate: int) -> str | None:
         if self.max_seconds is not None and len(samples) > self.max_seconds * rate:
@@ -71,10 +77,18 @@ class SpeechRecognition(Sound):
     def describe(self, splits: Mapping[str, Dataset], place: str) -> list[str]:
         if self.vocabulary is not None:
             return sorted(set(self.vocabulary))
-        texts = (self._text(value) for split in splits.values() for value in split[self.target][:])
-        classes = sorted(set().union(*texts))
+        found = {
+            role: set().union(*(self._text(value) for value in split[self.target][:]))
+            for role, split in splits.items()
+        }
+        classes = sorted(set().union(*found.values()))
         if not classes:
             raise bad(place, f"the transcripts in '{self.target}' hold no characters")
+        ids = {
+            role: {symbol: class_id(symbol, classes, None) for symbol in there}
+            for role, there in found.items()
+        }
+        wrong_classes(classes, ids, place, "symbol", hint="`vocabulary` may list it").raise_any()
         return classes
 
     def _text(self, transcript: str) -> str:
@@ -83,6 +97,10 @@ class SpeechRecognition(Sound):
 
     def references(self, split: Dataset, facts: Facts) -> list[Any]:
         return [self._text(value) for value in split[self.target][:]]
+
+    def constant(self, train: Sequence[Any], references: Sequence[Any]) -> list[Any]:
+        """Nothing is said: every word, and every character, is missing."""
+        return [""] * len(references)
 
     def labels_of(self, split: Dataset, facts: Facts) -> list[list[int]]:
         ids = {symbol: index + 1 for index, symbol in enumerate(facts.classes)}

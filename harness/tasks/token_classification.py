@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from harness.errors import Mistakes, bad, nearest
+from harness.errors import bad
 from harness.tasks import conll
 from harness.tasks.base import LENGTH, Collate, Facts, Task
-from harness.tasks.labels import named_classes
+from harness.tasks.labels import class_id, named_classes, wrong_classes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,7 +30,7 @@ class TokenClassification(Task):
     """Every word of a sentence to a tag: named entities in the BIO scheme (Ramshaw & Marcus 1995).
 
     A word that a tokenizer cuts into pieces is labelled and read at its first piece (Devlin et al. 2019);
-    words behind `max_length` are predicted `O`, and count.
+    words behind `max_length`, and those of which a tokenizer leaves nothing, are predicted `O`, and count.
 
     Attributes:
         tokens: the column of the words, a list of strings.
@@ -136,17 +136,10 @@ class TokenClassification(Task):
         return train.remove_columns(self.target).add_column(self.target, values, feature=feature)
 
     def describe(self, splits: Mapping[str, Dataset], place: str) -> list[str]:
-        mistakes = Mistakes()
-        found = {name: {tag for tags in self._tags(split) for tag in tags} for name, split in splits.items()}
+        found = {role: {tag for tags in self._tags(split) for tag in tags} for role, split in splits.items()}
         names = self._class_names(splits["train"], set().union(*found.values()))
-        for name, tags in found.items():
-            for tag in sorted(tags - set(names)):
-                mistakes.add(place, f"the {name} split has the label {tag!r}", nearest(tag, names))
-        for index, label in enumerate(names):
-            if label not in found["train"]:
-                mistakes.add(place, f"the label '{label}' is missing from train")
-            elif label in names[:index]:
-                mistakes.add(place, f"the label '{label}' is listed twice")
+        ids = {role: {tag: class_id(tag, names, None) for tag in tags} for role, tags in found.items()}
+        mistakes = wrong_classes(names, ids, place)
         if len(names) < 2:
             mistakes.add(place, f"'{self.target}' has a single class ({', '.join(names)})")
         mistakes.raise_any()
@@ -176,9 +169,10 @@ class TokenClassification(Task):
             starts = [first_pieces(encoded.word_ids(row), len(each)) for row, each in enumerate(words)]
             labels = []
             for row, index in enumerate(indices):
-                if max(starts[row]) < 0:  # the mean loss over no word is no number
-                    raise bad("dataset", f"the tokenizer reads nothing in the sentence {words[row]}")
                 labels.append([_IGNORED] * len(encoded["input_ids"][row]))
+                if max(starts[row]) < 0 and labels[row]:
+                    # nothing is left of the sentence, and the mean loss over no word would be no number
+                    labels[row][0] = ids[true[index][0]]
                 for tag, start in zip(true[index], starts[row], strict=True):
                     if start >= 0:
                         labels[row][start] = ids[tag]

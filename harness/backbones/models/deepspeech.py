@@ -19,16 +19,14 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import PreTrainedConfig
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 from harness.backbones.models.frames import (
-    CtcOutput,
+    ClassModel,
+    CtcModel,
     Frames,
     FramesModel,
-    class_output,
-    ctc_output,
+    Headed,
     mask_of,
-    pooled,
     shortened,
 )
 
@@ -230,13 +228,9 @@ class DeepSpeechModel(DeepSpeechPreTrainedModel):
         return Frames(last_hidden_state=steps * mask.unsqueeze(-1), frame_mask=mask)
 
 
-class DeepSpeechForCTC(DeepSpeechPreTrainedModel):
-    def __init__(self, config: DeepSpeechConfig) -> None:
-        super().__init__(config)
-        self.deepspeech = DeepSpeechModel(config)
-        self.dropout = nn.Dropout(config.final_dropout)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
-        self.post_init()
+class DeepSpeechWithHead(DeepSpeechPreTrainedModel, Headed):
+    base_class = DeepSpeechModel
+    width = "hidden_size"
 
     def forward(
         self,
@@ -244,29 +238,13 @@ class DeepSpeechForCTC(DeepSpeechPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         **_: Any,
-    ) -> CtcOutput:
-        """Logits per step; with labels of shape (batch, labels), padded with -100, the CTC loss."""
-        frames = self.deepspeech(input_features, attention_mask)
-        logits = self.lm_head(self.dropout(frames.last_hidden_state))
-        return ctc_output(logits, frames.frame_mask, labels, self.config)
+    ) -> Any:
+        return self.answer(input_features, attention_mask, labels)
 
 
-class DeepSpeechForAudioClassification(DeepSpeechPreTrainedModel):
-    def __init__(self, config: DeepSpeechConfig) -> None:
-        super().__init__(config)
-        self.deepspeech = DeepSpeechModel(config)
-        self.dropout = nn.Dropout(config.final_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.post_init()
+class DeepSpeechForCTC(DeepSpeechWithHead, CtcModel):
+    """One line of text per sound."""
 
-    def forward(
-        self,
-        input_features: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        **_: Any,
-    ) -> SequenceClassifierOutput:
-        """Logits per example; with labels of shape (batch,), the cross-entropy."""
-        frames = self.deepspeech(input_features, attention_mask)
-        mean = pooled(frames.last_hidden_state, frames.frame_mask)
-        return class_output(self.classifier(self.dropout(mean)), labels)
+
+class DeepSpeechForAudioClassification(DeepSpeechWithHead, ClassModel):
+    """One class per sound."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -57,6 +57,63 @@ class FramesModel(PreTrainedModel):
                     init.orthogonal_(parameter) if "_hh_" in name else init.xavier_uniform_(parameter)
                 else:
                     init.zeros_(parameter)
+
+
+class Headed(FramesModel):
+    """Base of a model with a head. A family's forward calls `answer`, by the name that its input has.
+
+    Attributes:
+        base_class: the model below the head, which gives `Frames`.
+        width: what the configuration calls the size of a frame.
+    """
+
+    base_class: ClassVar[type[Any]]
+    width: ClassVar[str]
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        setattr(self, self.base_model_prefix, type(self).base_class(config))
+        self.dropout = nn.Dropout(config.final_dropout)
+
+    def below(
+        self, inputs: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Frames of shape (batch, frames, width) and their mask."""
+        found = getattr(self, self.base_model_prefix)(inputs, attention_mask)
+        return found.last_hidden_state, found.frame_mask
+
+    def answer(
+        self, inputs: torch.Tensor, attention_mask: torch.Tensor | None, labels: torch.Tensor | None
+    ) -> Any:
+        raise NotImplementedError
+
+
+class CtcModel(Headed):
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.lm_head = nn.Linear(getattr(config, self.width), config.vocab_size)
+        self.post_init()
+
+    def answer(
+        self, inputs: torch.Tensor, attention_mask: torch.Tensor | None, labels: torch.Tensor | None
+    ) -> CtcOutput:
+        """Logits per frame; with labels of shape (batch, labels), padded with -100, the CTC loss."""
+        frames, mask = self.below(inputs, attention_mask)
+        return ctc_output(self.lm_head(self.dropout(frames)), mask, labels, self.config)
+
+
+class ClassModel(Headed):
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.classifier = nn.Linear(getattr(config, self.width), config.num_labels)
+        self.post_init()
+
+    def answer(
+        self, inputs: torch.Tensor, attention_mask: torch.Tensor | None, labels: torch.Tensor | None
+    ) -> SequenceClassifierOutput:
+        """Logits per example; with labels of shape (batch,), the cross-entropy."""
+        mean = pooled(*self.below(inputs, attention_mask))
+        return class_output(self.classifier(self.dropout(mean)), labels)
 
 
 def join(config: type, model: type, ctc: type, classification: type) -> None:

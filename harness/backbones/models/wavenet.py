@@ -15,16 +15,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 from harness.backbones.models.frames import (
-    CtcOutput,
+    ClassModel,
+    CtcModel,
     Frames,
     FramesModel,
-    class_output,
-    ctc_output,
+    Headed,
     mask_of,
-    pooled,
     shortened,
 )
 
@@ -116,8 +114,8 @@ class WaveNetStem(nn.Module):
 
 
 class WaveNetBlock(nn.Module):
-    """A gated dilated convolution, the residual for the next block, if there is one, and a share of the
-    output."""
+    """A gated dilated convolution, a share of the output, and the residual for the next block, if there is
+    one."""
 
     def __init__(self, config: WaveNetConfig, dilation: int, last: bool) -> None:
         super().__init__()
@@ -134,12 +132,13 @@ class WaveNetBlock(nn.Module):
     def forward(
         self, hidden: torch.Tensor, skips: torch.Tensor | int, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next hidden states, zero where `mask`, shape (batch, 1, steps), is, and the sum of skips."""
+        """The sum of skips, which is all that leaves the last block, and the next hidden states, zero where
+        `mask`, shape (batch, 1, steps), is."""
         filtered, gate = self.dilated(hidden).chunk(2, dim=1)
         gated = torch.tanh(filtered) * torch.sigmoid(gate)
         if self.residual is not None:
             hidden = (hidden + self.residual(gated)) * mask
-        return hidden, skips + self.skip(gated)
+        return skips + self.skip(gated), hidden
 
 
 class WaveNetFrames(nn.Module):
@@ -205,18 +204,14 @@ class WaveNetModel(WaveNetPreTrainedModel):
         hidden, mask = self.stem(input_values, mask_of(input_values, attention_mask))
         skips: torch.Tensor | int = 0
         for block in self.blocks:
-            hidden, skips = block(hidden, skips, mask.unsqueeze(1))
+            skips, hidden = block(hidden, skips, mask.unsqueeze(1))
         frames, own = self.frames(skips, mask)
         return Frames(last_hidden_state=frames.transpose(1, 2), frame_mask=own)
 
 
-class WaveNetForCTC(WaveNetPreTrainedModel):
-    def __init__(self, config: WaveNetConfig) -> None:
-        super().__init__(config)
-        self.wavenet = WaveNetModel(config)
-        self.dropout = nn.Dropout(config.final_dropout)
-        self.lm_head = nn.Linear(config.output_size, config.vocab_size)
-        self.post_init()
+class WaveNetWithHead(WaveNetPreTrainedModel, Headed):
+    base_class = WaveNetModel
+    width = "output_size"
 
     def forward(
         self,
@@ -224,29 +219,13 @@ class WaveNetForCTC(WaveNetPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         **_: Any,
-    ) -> CtcOutput:
-        """Logits per frame; with labels of shape (batch, labels), padded with -100, the CTC loss."""
-        frames = self.wavenet(input_values, attention_mask)
-        logits = self.lm_head(self.dropout(frames.last_hidden_state))
-        return ctc_output(logits, frames.frame_mask, labels, self.config)
+    ) -> Any:
+        return self.answer(input_values, attention_mask, labels)
 
 
-class WaveNetForAudioClassification(WaveNetPreTrainedModel):
-    def __init__(self, config: WaveNetConfig) -> None:
-        super().__init__(config)
-        self.wavenet = WaveNetModel(config)
-        self.dropout = nn.Dropout(config.final_dropout)
-        self.classifier = nn.Linear(config.output_size, config.num_labels)
-        self.post_init()
+class WaveNetForCTC(WaveNetWithHead, CtcModel):
+    """One line of text per sound."""
 
-    def forward(
-        self,
-        input_values: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        **_: Any,
-    ) -> SequenceClassifierOutput:
-        """Logits per example; with labels of shape (batch,), the cross-entropy."""
-        frames = self.wavenet(input_values, attention_mask)
-        mean = pooled(frames.last_hidden_state, frames.frame_mask)
-        return class_output(self.classifier(self.dropout(mean)), labels)
+
+class WaveNetForAudioClassification(WaveNetWithHead, ClassModel):
+    """One class per sound."""
