@@ -10,7 +10,7 @@ demo: $(VENV)/.demo
 	$(BIN)/harness run sweeps/quickstart.yaml
 
 # Every kind of task and of model, checked against the constant predictor: about 20 minutes on two cores.
-systems: $(VENV)/.demo
+systems: $(VENV)/.systems
 	failed=0; for sweep in systems retention; do $(BIN)/harness run sweeps/$$sweep.yaml || failed=$$?; done; exit $$failed
 
 test: check
@@ -36,6 +36,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(INSTALL) -e ".[demo]"
+	touch $@
+
+$(VENV)/.systems: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) -e ".[demo,kinds]"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python

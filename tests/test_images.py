@@ -259,3 +259,14 @@ def test_any_timm_model_has_a_ladder(architecture: str, rungs: int, head: str) -
     assert {name for name, _ in ladder.head.parameters} == {
         f"timm_model.{head}.weight", f"timm_model.{head}.bias"
     }  # fmt: skip
+
+
+def test_a_missing_library_is_told_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    known = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "torchvision" else known(name)
+    )
+    with pytest.raises(InputError, match=r"needs torchvision \(pip install 'finetune-harness\[vision\]'\)"):
+        build(Digits, {}, "task").load()

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.cli import main
+from harness.records.paths import ResultPaths
+from harness.records.record import read_records
 from harness.registry import build
 from harness.tasks.text_classification import TextClassification
 
@@ -112,3 +114,22 @@ def test_a_task_is_run_on_the_backbones_that_it_names(sweep: Any, models: Any, w
         spec.load(sweep(backbones=backbones, tasks=[word_task(words_csv, backbones=["brt", "roberta"])]))
     with pytest.raises(InputError, match="no task is run on the backbone 'roberta'"):
         spec.load(sweep(backbones=backbones, tasks=tasks[:1]))
+
+
+def test_what_is_skipped_is_counted_in_the_plan_and_in_every_record(
+    sweep: Any, tmp_path: Path, capsys: Any
+) -> None:
+    rows = [*sentences(60, seed=2), ("", "animals"), ("the old dog", "")]
+    table = write_table(tmp_path / "words.csv", rows)
+    task = word_task(table, train_size=40, validation_size=10, test_size=10, on_bad_example="skip")
+    path = sweep(tasks=[task], seeds={"tune": 1, "confirm": 0}, strategies={"full": {"freeze": 0}})
+    assert main(["run", str(path), "--local", "--results", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    skipped: Counter[str] = Counter()
+    for record in read_records(ResultPaths(tmp_path / "out" / "small")):
+        skipped = Counter(record["provenance"]["data"]["skipped"])
+    assert sum(skipped.values()) == 2
+    assert all(
+        f"{count} faulty examples of the {split} split are left out" in said
+        for split, count in skipped.items()
+    )

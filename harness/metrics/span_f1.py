@@ -1,7 +1,6 @@
 from typing import Any, ClassVar
 
 import datasets
-from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
 
 from harness.metrics.base import Metric
 
@@ -18,6 +17,12 @@ class Tagged(Metric):
     def _compute(self, predictions: Any, references: Any, **context: Any) -> dict[str, float]:
         return {self.name: self.score(predictions, references)}  # of different lengths: lists stay lists
 
+    @staticmethod
+    def seqeval(measure: str, predictions: Any, references: Any, **how: Any) -> float:
+        from seqeval import metrics
+
+        return float(getattr(metrics, f"{measure}_score")(references, predictions, **how))
+
 
 class SpanF1(Tagged):
     """F1 of whole entities over all types: one counts as found if its first word, its last word and its type
@@ -26,7 +31,7 @@ class SpanF1(Tagged):
     name: ClassVar[str] = "span_f1"
 
     def score(self, predictions: Any, references: Any, **context: Any) -> float:
-        return float(f1_score(references, predictions, average="micro", zero_division=0))
+        return self.seqeval("f1", predictions, references, average="micro", zero_division=0)
 
 
 class SpanPrecision(Tagged):
@@ -35,7 +40,7 @@ class SpanPrecision(Tagged):
     name: ClassVar[str] = "span_precision"
 
     def score(self, predictions: Any, references: Any, **context: Any) -> float:
-        return float(precision_score(references, predictions, average="micro", zero_division=0))
+        return self.seqeval("precision", predictions, references, average="micro", zero_division=0)
 
 
 class SpanRecall(Tagged):
@@ -44,7 +49,7 @@ class SpanRecall(Tagged):
     name: ClassVar[str] = "span_recall"
 
     def score(self, predictions: Any, references: Any, **context: Any) -> float:
-        return float(recall_score(references, predictions, average="micro", zero_division=0))
+        return self.seqeval("recall", predictions, references, average="micro", zero_division=0)
 
 
 class TagAccuracy(Tagged):
@@ -53,4 +58,4 @@ class TagAccuracy(Tagged):
     name: ClassVar[str] = "tag_accuracy"
 
     def score(self, predictions: Any, references: Any, **context: Any) -> float:
-        return float(accuracy_score(references, predictions))
+        return self.seqeval("accuracy", predictions, references)

@@ -13,6 +13,7 @@ from typing import Any
 PACKAGES = (
     "finetune-harness", "torch", "transformers", "datasets", "evaluate", "ray", "optuna", "tokenizers",
     "safetensors", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy",
+    "pillow", "torchvision", "timm", "torchmetrics", "soundfile", "jiwer", "seqeval",
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ methods below, so nothing outside this package knows what an example is.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,6 +89,9 @@ class Task(Plugin):
     auto_class: ClassVar[str]
     processor_class: ClassVar[str]
     processor_options: ClassVar[Mapping[str, Any]] = {}
+    # Modules that the kind needs beyond what every install has, and the extra that brings them.
+    extra: ClassVar[str] = ""
+    needs: ClassVar[tuple[str, ...]] = ()
     # Where the data comes from and how it is cut: settings whose effect is in the data's content itself.
     in_content: ClassVar[tuple[str, ...]] = (
         "dataset", "splits", "train_size", "validation_size", "test_size", "split_seed", "on_bad_example",
@@ -228,10 +232,15 @@ class Task(Plugin):
         return backbone.processor(self.processor_class, place, **self.processor_options)
 
     def check(self, place: str) -> None:
-        """Raises: InputError for settings that only a library can judge, which is not imported before."""
+        """Raises: InputError for libraries that are not installed, and for settings that only one can judge,
+        which is not imported before."""
         from harness.metrics import scorer
 
         mistakes = Mistakes()
+        lacking = [module for module in self.needs if importlib.util.find_spec(module) is None]
+        if lacking:
+            reason = f"a task of kind {self.kind} needs {', '.join(lacking)}"
+            mistakes.add(place, reason, f"pip install 'finetune-harness[{self.extra}]'")
         for index, name in enumerate(self.metric_names):
             with mistakes.collecting():
                 scorer.load(name, f"{place}.metrics.{index}" if name in self.metrics else f"{place}.primary")

@@ -45,6 +45,8 @@ class Images(Task):
     """
 
     processor_class: ClassVar[str] = "AutoImageProcessor"
+    extra: ClassVar[str] = "vision"
+    needs: ClassVar[tuple[str, ...]] = ("PIL", "torchvision")
 
     image: str = "image"
     augmentation: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -54,7 +56,7 @@ class Images(Task):
         return bool(self.augmentation)
 
     def check(self, place: str) -> None:
-        super().check(place)
+        super().check(place)  # raises where torchvision is not there
         try:
             _transforms(self.augmentation)
         except ValueError as error:

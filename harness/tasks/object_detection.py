@@ -36,6 +36,7 @@ class ObjectDetection(Images):
     name: ClassVar[str] = "object-detection"
     kind: ClassVar[str] = "object-detection"
     auto_class: ClassVar[str] = "AutoModelForObjectDetection"
+    needs: ClassVar[tuple[str, ...]] = (*Images.needs, "torchmetrics", "pycocotools")
     # a crop would cut boxes, and predictions are read as parts of the whole image
     processor_options: ClassVar[Mapping[str, Any]] = {"do_center_crop": False}
 

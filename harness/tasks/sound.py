@@ -68,6 +68,8 @@ class Sound(Task):
     """
 
     processor_class: ClassVar[str] = "AutoFeatureExtractor"
+    extra: ClassVar[str] = "speech"
+    needs: ClassVar[tuple[str, ...]] = ("soundfile",)
 
     audio: str = "audio"
     max_seconds: float | None = Field(default=None, gt=0)

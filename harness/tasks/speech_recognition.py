@@ -38,6 +38,7 @@ class SpeechRecognition(Sound):
     name: ClassVar[str] = "automatic-speech-recognition"
     kind: ClassVar[str] = "automatic-speech-recognition"
     auto_class: ClassVar[str] = "AutoModelForCTC"
+    needs: ClassVar[tuple[str, ...]] = (*Sound.needs, "jiwer")
 
     target: str = "transcription"
     vocabulary: str | None = None

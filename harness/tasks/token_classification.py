@@ -43,6 +43,8 @@ class TokenClassification(Task):
     kind: ClassVar[str] = "token-classification"
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     processor_class: ClassVar[str] = "AutoTokenizer"
+    extra: ClassVar[str] = "entities"
+    needs: ClassVar[tuple[str, ...]] = ("seqeval",)
     # byte-level tokenizers refuse words one by one without it, and others do not mind
     processor_options: ClassVar[Mapping[str, Any]] = {"add_prefix_space": True}
     in_content: ClassVar[tuple[str, ...]] = (*Task.in_content, "label_noise")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from harness.cache import digest, written_once
 from harness.errors import bad
+from harness.records import provenance
 from harness.tasks.base import LENGTH, REFERENCE, Batch, Collate, Example, content_hash
 from harness.tasks.splits import SPLITS
 from harness.training.workspace import Workspace
@@ -71,7 +71,7 @@ def encoding_key(workspace: Workspace, task: str, backbone: str, max_length: int
             "classes": workspace.facts[task].classes,
             "max_length": max_length,
             "format": _FORMAT,
-            "versions": [metadata.version(package) for package in _READERS],
+            "versions": {name: v for name, v in provenance.versions().items() if name in _READERS},
         }
     )
 
