@@ -89,6 +89,11 @@ def test_the_source_is_trained_once_and_every_trial_reports_what_is_left(
     report = (paths.root / "report.md").read_text()
     assert "## What was kept" in report and "source accuracy after" in report
 
+    drawn = (paths.figures / "kept-strength-words.svg").read_text()
+    assert ">100</text>" in drawn and "mathdefault" not in drawn
+    rows = (paths.figures / "kept-strength-words.csv").read_text().splitlines()[1:]
+    assert [row.rpartition(",")[0] for row in rows] == ["full,0.0", "held,1.0", "held,100.0"]
+
     study = load_study(paths)
     assert study.unused == 0
     arena = study.arenas()[0]

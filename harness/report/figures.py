@@ -146,6 +146,7 @@ def curves(name: str, title: str, lines: Sequence[Line], x_axis: str, y_axis: st
         if log:
             smallest = min((x for line in lines for x, _ in line.points if x > 0), default=1.0)
             axes.set_xscale("symlog", linthresh=smallest)
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_xlabel(printable(x_axis))
         axes.set_ylabel(printable(y_axis))
         axes.set_title(printable(title), loc="left", fontsize=10)

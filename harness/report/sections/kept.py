@@ -120,11 +120,14 @@ def _figures(arena: Arena, entries: Sequence[Kept]) -> list[Block]:
 
 
 def _lines(entries: Sequence[Kept], axis: str, measure: Callable[[Kept], float | None]) -> list[Line]:
-    """Per strategy the mean of a measure by λ; by depth the strategies without regulariser make one line."""
+    """The mean of a measure by λ, a line for each strategy at the depths that are regularised; by depth the
+    strategies without regulariser make one line."""
+    depths = {entry.depth for entry in entries if entry.strength}
     found: dict[str, dict[float, list[float]]] = {}
     for entry in entries:
         x, y = getattr(entry, axis), measure(entry)
-        if x is None or y is None or (axis == "depth" and entry.strength != 0):
+        alike = entry.depth in depths if axis == "strength" else entry.strength == 0
+        if x is None or y is None or not alike:
             continue
         label = entry.strategy if axis == "strength" else "without regulariser"
         found.setdefault(label, {}).setdefault(float(x), []).append(y)
