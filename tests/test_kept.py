@@ -320,3 +320,20 @@ def test_on_ray_as_in_process(sourced: Any, tmp_path: Path, monkeypatch: pytest.
         )
     assert found[0] == found[1]
     assert len(found[0]) == 8
+
+
+def test_a_damaged_copy_in_the_cache_counts_as_none(
+    sourced: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("HARNESS_CACHE", str(cache))
+    path = sourced(strategies={"head-only": {"freeze": "all"}}, baseline="head-only")
+    found = []
+    for name in ("first", "second"):
+        assert main(["run", str(path), "--local", "--results", str(tmp_path / name)]) == 0
+        found += [
+            r["curve"] for r in read_records(ResultPaths(tmp_path / name / "small")) if r["phase"] == "source"
+        ]
+        (record,) = cache.glob("sources/*/record.json")
+        record.write_text(record.read_text()[:100])
+    assert found[0] == found[1]

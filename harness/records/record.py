@@ -79,11 +79,12 @@ def write_record(paths: ResultPaths, record: Record) -> None:
     write_json(paths.trial(record["trial_id"]), finite(record))
 
 
-def read_record(path: Path) -> Record | None:
-    """The record of a file; None if there is none or it does not hold one."""
+def read_record(path: Path, trial_id: str | None = None) -> Record | None:
+    """The record of a trial, by default the one that the file is named after; None if the file does not hold
+    it."""
     try:
         record: Record = json.loads(path.read_text(encoding="utf-8"))
-        known = record["trial_id"] == path.stem and record["status"] in STATUSES
+        known = record["trial_id"] == (trial_id or path.stem) and record["status"] in STATUSES
         known = known and record.keys() >= _NEEDED
     except (OSError, ValueError, KeyError, TypeError):
         return None

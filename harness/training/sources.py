@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import shutil
@@ -69,13 +70,15 @@ def save(trial: Mapping[str, Any], workspace: Workspace, job: Job) -> None:
 
 
 def remember(record: Record, workspace: Workspace) -> None:
-    """Let other sweeps of this machine find a trained source."""
+    """Let other sweeps of this machine find a trained source. They can do without: a full disk is no fault
+    of this trial."""
 
     def write(path: Path) -> None:
         shutil.copytree(workspace.paths.source(record["trial_id"]), path / "model")
         (path / "record.json").write_text(json.dumps(record))
 
-    written_once(_cached(record["trial_id"], workspace), write)
+    with contextlib.suppress(OSError):
+        written_once(_cached(record["trial_id"], workspace), write)
 
 
 def recall(trial: Mapping[str, Any], workspace: Workspace) -> Record | None:
@@ -84,7 +87,10 @@ def recall(trial: Mapping[str, Any], workspace: Workspace) -> Record | None:
     cached = _cached(trial["trial_id"], workspace)
     if not cached.is_dir():
         return None
-    record: Record = json.loads((cached / "record.json").read_text())
+    record = read_record(cached / "record.json", trial["trial_id"])
+    if record is None or not any((cached / "model").glob("*.safetensors")):
+        shutil.rmtree(cached, ignore_errors=True)  # damaged
+        return None
     for name in ("task", "backbone", "strategy"):  # another sweep may call them otherwise
         record[name] = trial[name]
     folder = workspace.paths.source(trial["trial_id"])
