@@ -181,3 +181,27 @@ def word_task(path: Path, name: str = "words", **changes: Any) -> dict[str, Any]
         "test_size": 32,
         **changes,
     }
+
+
+@pytest.fixture
+def entry(sweep: Any, request: pytest.FixtureRequest) -> Any:
+    """`entry(dataset=…, …)`: the task of a sweep file that holds this one task, of the kind that the test's
+    module is about."""
+    from harness import spec
+
+    def make(**settings: Any) -> Any:
+        return spec.load(sweep(tasks=[{"name": "mine", "kind": request.module.KIND, **settings}])).tasks[0]
+
+    return make
+
+
+@pytest.fixture
+def read(entry: Any) -> Any:
+    """`read(dataset=…, …)`: that task, its splits and its facts."""
+
+    def make(**settings: Any) -> Any:
+        found = entry(**settings)
+        splits = found.task.load(found.place)
+        return found.task, splits, found.task.facts(splits, found.place)
+
+    return make

@@ -21,7 +21,7 @@ from torch import nn
 from harness import document, spec
 from harness.backbones.base import Backbone
 from harness.backbones.family import Family
-from harness.backbones.flops import accepted
+from harness.backbones.forward import accepted
 from harness.backbones.ladder import Ladder, build_ladder, reset_head
 from harness.backbones.untrained import Untrained
 from harness.plan import Plan, make_plan

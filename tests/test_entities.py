@@ -22,10 +22,11 @@ from harness.errors import InputError, Mistake
 from harness.metrics import scorer
 from harness.prepare import prepare
 from harness.registry import build
-from harness.tasks.base import Facts, Task
+from harness.tasks.base import Facts
 from harness.tasks.named_entities import AMBIGUOUS, FIRMS, FIRST, PLACES, SURNAMES, NamedEntities
 from harness.tasks.token_classification import STARTS, TokenClassification, first_pieces
 
+KIND = "token-classification"
 METRICS = ("span_f1", "span_precision", "span_recall", "tag_accuracy")
 WORDS_OF = ["Zorblatt", "met", "Anna", "Kowalczyk", "in", "Bratislava", "."]
 TAGS_OF = ["B-PER", "O", "B-PER", "I-PER", "O", "B-LOC", "O"]
@@ -151,27 +152,6 @@ def test_a_sentence_of_which_the_tokenizer_leaves_nothing_is_said_to_hold_no_ent
 
 
 # -- data ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def entry(sweep: Any) -> Callable[..., Any]:
-    """`entry(dataset=…, …)`: the task of a sweep file that holds this one task."""
-
-    def make(**settings: Any) -> Any:
-        path = sweep(tasks=[{"name": "mine", "kind": "token-classification", **settings}])
-        return spec.load(path).tasks[0]
-
-    return make
-
-
-@pytest.fixture
-def read(entry: Any) -> Callable[..., tuple[Task, Any, Facts]]:
-    def make(**settings: Any) -> tuple[Task, Any, Facts]:
-        found = entry(**settings)
-        splits = found.task.load(found.place)
-        return found.task, splits, found.task.facts(splits, found.place)
-
-    return make
 
 
 @pytest.fixture

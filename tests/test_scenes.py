@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from harness import spec
-from harness.backbones.flops import accepted
+from harness.backbones.forward import accepted
 from harness.backbones.ladder import build_ladder
 from harness.backbones.untrained import Untrained
 from harness.errors import InputError

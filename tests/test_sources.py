@@ -13,34 +13,12 @@ from typing import Any
 import pytest
 from conftest import sentences, write_table
 
-from harness import spec
 from harness.errors import InputError, Mistake
 from harness.tasks import sources
-from harness.tasks.base import Facts, Task
 
+KIND = "text-classification"
 ROWS = sentences(60, seed=3)
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
-
-
-@pytest.fixture
-def entry(sweep: Any) -> Callable[..., Any]:
-    """`entry(dataset=…, …)`: the task of a sweep file that holds this one task."""
-
-    def make(**settings: Any) -> Any:
-        path = sweep(tasks=[{"name": "mine", "kind": "text-classification", **settings}])
-        return spec.load(path).tasks[0]
-
-    return make
-
-
-@pytest.fixture
-def read(entry: Any) -> Callable[..., tuple[Task, dict[str, Any], Facts]]:
-    def make(**settings: Any) -> tuple[Task, dict[str, Any], Facts]:
-        found = entry(**settings)
-        splits = found.task.load(found.place)
-        return found.task, splits, found.task.facts(splits, found.place)
-
-    return make
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from harness.backbones.base import Backbone
-from harness.backbones.flops import accepted
+from harness.backbones.forward import accepted
 from harness.backbones.ladder import Ladder, build_ladder, reset_head
 from harness.optimizers.base import Optimizer
 from harness.regularizers.base import Weight
