@@ -1,4 +1,4 @@
-"""The command line: `harness plan|run|status|report|list|tensorboard`."""
+"""The command line: `harness plan|run|status|report|replay|list|tensorboard`."""
 
 from __future__ import annotations
 
@@ -68,6 +68,19 @@ def parser() -> argparse.ArgumentParser:
             found.add_argument("--json", action="store_true")
         if name == "tensorboard":
             found.add_argument("--port", type=int, default=6006)
+
+    found = verb("replay", replay, "what racing and a scheduler would have saved a recorded sweep")
+    found.add_argument("sweep", metavar="RESULTS", help="a full grid's results folder, or its name")
+    results(found)
+    found.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", dest="assignments",
+        help="what the replays change, e.g. racing.level=0.01 or search.scheduler=asha; repeatable",
+    )  # fmt: skip
+    found.add_argument("--orders", type=int, default=10, help="number of replays (default: 10)")
+    found.add_argument(
+        "--train", action="store_true", help="train the confirm trials that replays ask for and nobody ran"
+    )
+    found.add_argument("--json", action="store_true")
 
     found = verb("list", list_, "list what a sweep file can name")
     found.add_argument("kind", choices=KINDS)
@@ -211,7 +224,8 @@ def _results(chosen: argparse.Namespace) -> Any:
 
 
 def status(chosen: argparse.Namespace) -> int:
-    from harness.analysis.study import load_study
+    from harness.analysis import wording
+    from harness.analysis.study import SETTLED, load_study
 
     study = load_study(_results(chosen))
     counts = study.frame.drop_duplicates("trial_id")["status"].value_counts().to_dict()
@@ -223,12 +237,13 @@ def status(chosen: argparse.Namespace) -> int:
             "strategy": cell.strategy,
             "state": cell.state,
             "winner": cell.winner,
+            **({"raced_out": cell.raced_out} if cell.raced_out else {}),
             "trials": {str(name): int(n) for name, n in by_cell.get(cell.id, {}).items()},
         }
         for arena in study.arenas()
         for cell in arena.cells
     ]
-    done = all(cell["state"] == "done" for cell in cells)
+    done = all(cell["state"] in SETTLED for cell in cells)
     if chosen.json:
         _out({"sweep": study.plan["name"], "done": done, "trials": counts, "cells": cells})
         return 0
@@ -238,7 +253,8 @@ def status(chosen: argparse.Namespace) -> int:
     )
     for cell in cells:
         trials = ", ".join(f"{n} {s}" for s, n in cell["trials"].items()) or "nothing yet"
-        print(f"  {cell['task']} | {cell['backbone']} | {cell['strategy']}: {cell['state']}; {trials}")
+        why = f" ({wording.out_of_the_race(cell['raced_out'])})" if "raced_out" in cell else ""
+        print(f"  {cell['task']} | {cell['backbone']} | {cell['strategy']}: {cell['state']}{why}; {trials}")
     return 0
 
 
@@ -248,6 +264,28 @@ def report(chosen: argparse.Namespace) -> int:
 
     paths = _results(chosen)
     console.show_verdicts(_console(), write_report(paths), paths)
+    return 0
+
+
+def replay(chosen: argparse.Namespace) -> int:
+    from contextlib import nullcontext
+
+    from harness import console
+    from harness.tuning import environment
+
+    if chosen.orders < 1:
+        raise bad("--orders", f"takes a number from 1 on, not {chosen.orders}")
+    environment.settle(None)
+    from harness.tuning.replay import replays, training
+
+    paths = _results(chosen)
+    trained = training(paths, chosen.assignments) if chosen.train else nullcontext()
+    with trained as train:
+        found = replays(paths, chosen.assignments, chosen.orders, train)
+    if chosen.json:
+        _out(found.as_dict())
+    else:
+        console.show_replays(_console(), found)
     return 0
 
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,6 +18,9 @@ from harness.plan import Cell, Plan, Trial, count, notes, predicted
 from harness.records.paths import ResultPaths
 from harness.records.record import FAILURES
 from harness.tuning.campaign import Event
+
+if TYPE_CHECKING:
+    from harness.tuning.replay import Replays  # imports ray
 
 # Elsewhere than on a terminal a line per ended trial is written, but not more often than this.
 _QUIET_SECONDS = 2.0
@@ -247,6 +250,38 @@ class ProgressView:
 
     def close(self) -> None:
         self._console.print(_text(self._summary()))
+
+
+def show_replays(console: Console, found: Replays) -> None:
+    """What each replay spent and where it ended, then the sum of it."""
+    table = _grid("order", "trials", "device time", "FLOPs", "raced out", "tie set", right=(0, 1, 2, 3))
+    for run in found.runs:
+        part = found.compute(run)
+        ends = []
+        for task, place in run.tasks.items():
+            words = "the full grid's" if place.same else f"lost {', '.join(place.lost)}" if place.lost else ""
+            more = [name for name in place.tie_set if name not in place.full_tie_set]
+            words += f"{' and ' if place.lost else ''}more: {', '.join(more)}" if more else ""
+            ends.append(f"{task}: {words}")
+        places = run.tasks.values()
+        out = [f"{name} ({why['trials']})" for place in places for name, why in place.raced_out.items()]
+        row = [str(run.order), str(run.spent.trials), f"{part['device_s']:.0%}", f"{part['flops']:.0%}"]
+        table.add_row(*map(_text, [*row, ", ".join(out) or "—", "; ".join(ends)]))
+    console.print(table)
+    summary, parts = found.as_dict(), [found.compute(run) for run in found.runs]
+    less = {name: len(parts) / sum(part[name] for part in parts) for name in parts[0]}
+    console.print(
+        _text(
+            f"full grid: {found.full.trials} trials, {duration(found.full.device_s)} of device time, "
+            f"{size(found.full.flops, 'FLOP')}. Replays took {less['device_s']:.1f}× less device time and "
+            f"{less['flops']:.1f}× less FLOPs; tie set of the full grid: {summary['same']} of {len(parts)} "
+            f"times, nothing of it lost: {summary['superset']}, its leader lost: {summary['leader_lost']}."
+        ),
+        soft_wrap=True,
+    )
+    if stood_in := sum(run.stand_ins for run in found.runs):
+        words = f"{stood_in} confirm trials that nobody has run were stood in for by the recorded winner's; "
+        console.print(_text(f"note: {words}--train runs them"), soft_wrap=True)
 
 
 def show_verdicts(console: Console, verdicts: Mapping[str, Any], paths: ResultPaths) -> None:

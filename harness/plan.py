@@ -5,7 +5,7 @@ Pure: the same sweep and facts give the same plan, and nothing is read or writte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from harness import space
 from harness.backbones.flops import training_flops
 from harness.cache import digest
 from harness.entries import BackboneEntry, StrategyEntry, TaskEntry
+from harness.metrics.scorer import bounds
 from harness.prepare import ModelFacts, Prepared
 from harness.recipe import Recipe, parse
 from harness.records.record import finite
@@ -62,6 +63,9 @@ class Cell:
         budget: configurations that are tried.
         configurations: the distinct ones, default first, if the search knows them beforehand.
         repeated: configurations that came out equal to an earlier one of the cell.
+        trials: ids of the tune trials that are known beforehand: by configuration, then by seed.
+        flops: of all tune trials that run to their end, but for those that an earlier cell asks for too.
+            Those of an open search are taken to cost what the default configuration does.
     """
 
     id: str
@@ -73,6 +77,8 @@ class Cell:
     budget: int
     configurations: list[Values] | None = field(repr=False)
     repeated: int = 0
+    trials: tuple[str, ...] = field(default=(), repr=False)
+    flops: float = 0.0
 
     def values_of(self, hyperparameters: Mapping[str, Any]) -> Values:
         """The inverse of `Trial.hyperparameters`."""
@@ -106,25 +112,33 @@ class Plan:
     def confirm_seeds(self) -> range:
         return range(FIRST_CONFIRM_SEED, FIRST_CONFIRM_SEED + self.sweep.seeds.confirm)
 
+    def trials(self, cell: Cell, values: Values, seeds: Iterable[int], phase: str) -> list[Trial]:
+        """The trials of a configuration, one per seed."""
+        return _trials(self.prepared, self.tasks[cell.task], self.sources, cell, values, seeds, phase)
+
     def trial(self, cell: Cell, values: Values, seed: int, phase: str) -> Trial:
-        """The trial of a configuration."""
-        return _trial(self.prepared, self.tasks[cell.task], self.sources, cell, values, seed, phase)
+        """The trial of a configuration on one seed."""
+        return self.trials(cell, values, [seed], phase)[0]
 
     def planned(self) -> Iterator[Trial]:
         """The tune trials that are known beforehand, cell by cell, equal ones repeated."""
         for cell in self.cells:
             for values in cell.configurations or []:
-                for seed in self.tune_seeds:
-                    yield self.trial(cell, values, seed, "tune")
+                yield from self.trials(cell, values, self.tune_seeds, "tune")
 
 
-def _trial(
-    prepared: Prepared, task: Task, sources: Mapping[str, Trial], cell: Cell, values: Values, seed: int,
-    phase: str,
-) -> Trial:  # fmt: skip
+def _trials(
+    prepared: Prepared, task: Task, sources: Mapping[str, Trial], cell: Cell, values: Values,
+    seeds: Iterable[int], phase: str,
+) -> list[Trial]:  # fmt: skip
+    """What a recipe takes to read is shared by its seeds: a plan of many trials is mostly made of this."""
     model = prepared.models[cell.task, cell.backbone]
     recipe = parse(space.fill(cell.tree, values), cell.strategy).canonical(len(model.rungs))
     source = sources.get(cell.backbone)
+    settings = recipe.as_dict()
+    named = hyperparameters(values)
+    stages = [asdict(stage) for stage in recipe.stages(len(model.rungs))]
+    flops = predicted_flops(recipe, model, prepared.tasks[cell.task].sizes, phase)
     identity = {
         "format": FORMAT,
         "data": prepared.tasks[cell.task].fingerprint,
@@ -132,23 +146,30 @@ def _trial(
         "task": task.identity(),
         # weights that are trained on a source task are what that trial makes of those before it
         "weights": model.fingerprint if source is None else source.trial_id,
-        "recipe": recipe.as_dict(),
-        "seed": seed,
+        "recipe": settings,
         "phase": phase,
     }
-    return Trial(
-        trial_id=digest(identity),
-        phase=phase,
-        seed=seed,
-        cell=cell.id,
-        task=cell.task,
-        backbone=cell.backbone,
-        strategy=cell.strategy,
-        hyperparameters={".".join(path): value for path, value in values.items()},
-        recipe=recipe.as_dict(),
-        stages=[asdict(stage) for stage in recipe.stages(len(model.rungs))],
-        flops=predicted_flops(recipe, model, prepared.tasks[cell.task].sizes, phase),
-    )
+    return [
+        Trial(
+            trial_id=digest({**identity, "seed": seed}),
+            phase=phase,
+            seed=seed,
+            cell=cell.id,
+            task=cell.task,
+            backbone=cell.backbone,
+            strategy=cell.strategy,
+            hyperparameters=named,
+            recipe=settings,
+            stages=stages,
+            flops=flops,
+        )
+        for seed in seeds
+    ]
+
+
+def hyperparameters(values: Values) -> dict[str, Any]:
+    """Values by the dotted names under which records and reports show them."""
+    return {".".join(path): value for path, value in values.items()}
 
 
 def predicted_flops(recipe: Recipe, model: ModelFacts, sizes: Mapping[str, int], phase: str) -> float:
@@ -165,8 +186,8 @@ def make_plan(sweep: Sweep, prepared: Prepared) -> Plan:
     sources: dict[str, Trial] = {}
     for backbone, source in sweep.sources:
         cell = _cell(sweep, source.task, backbone, source.strategy)
-        sources[backbone.name] = _trial(
-            prepared, source.task.task, {}, cell, cell.space.default, source.seed, SOURCE
+        [sources[backbone.name]] = _trials(
+            prepared, source.task.task, {}, cell, cell.space.default, [source.seed], SOURCE
         )
     plan = Plan(sweep, prepared, sources, (), {})
     users: dict[str, list[str]] = {}
@@ -188,21 +209,28 @@ def _cell(sweep: Sweep, task: TaskEntry, backbone: BackboneEntry, strategy: Stra
 
 
 def _distinct(plan: Plan, cell: Cell, users: dict[str, list[str]]) -> Cell:
-    """The cell with its configurations, each different trial once."""
+    """The cell with its configurations, each different trial once, and what they come to."""
     listed = plan.sweep.search.configurations(cell.space, cell.id)
     if listed is None:
-        return cell
+        default = plan.trial(cell, cell.space.default, 0, "tune")
+        return replace(cell, flops=cell.budget * len(plan.tune_seeds) * default.flops)
     kept: list[Values] = []
-    seen: set[str] = set()
+    own: dict[str, None] = {}
+    flops = 0.0
     for values in listed:
-        first = plan.trial(cell, values, 0, "tune").trial_id
-        if first in seen:
+        made = plan.trials(cell, values, plan.tune_seeds, "tune")
+        if made[0].trial_id in own:
             continue
-        seen.add(first)
         kept.append(values)
-        for seed in plan.tune_seeds:
-            users.setdefault(plan.trial(cell, values, seed, "tune").trial_id, []).append(cell.id)
-    return replace(cell, budget=len(kept), configurations=kept, repeated=len(listed) - len(kept))
+        for trial in made:
+            own[trial.trial_id] = None
+            asking = users.setdefault(trial.trial_id, [])
+            flops += 0.0 if asking else trial.flops
+            asking.append(cell.id)
+    repeated = len(listed) - len(kept)
+    return replace(
+        cell, budget=len(kept), configurations=kept, repeated=repeated, trials=tuple(own), flops=flops
+    )
 
 
 def notes(plan: Plan) -> list[str]:
@@ -223,6 +251,11 @@ def notes(plan: Plan) -> list[str]:
     elif plan.sweep.seeds.confirm < 3:
         said.append("fewer than 3 confirm seeds: no interval can be given")
     for entry in plan.sweep.tasks:
+        if plan.sweep.racing and bounds(entry.task.primary_metric) is None:
+            said.append(
+                f"{entry.name} is not raced: {entry.task.primary_metric} has no bounds, so that nobody knows "
+                "how far test may be from validation"
+            )
         for split, left_out in plan.prepared.tasks[entry.name].skipped.items():
             said.append(f"{entry.name}: {left_out} faulty examples of the {split} split are left out")
     for name, trial in plan.sources.items():
@@ -252,6 +285,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
             if sweep.scheduler
             else None,
         },
+        "racing": sweep.racing.model_dump() if sweep.racing else None,
         "resources": sweep.resources.model_dump(mode="json"),
         "tasks": [
             {
@@ -307,11 +341,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
                 "repeated": cell.repeated,
                 "space": {".".join(path): axis.as_dict() for path, axis in cell.space.axes.items()},
                 "default": {".".join(path): value for path, value in cell.space.default.items()},
-                "trials": [
-                    plan.trial(cell, values, seed, "tune").trial_id
-                    for values in cell.configurations or []
-                    for seed in plan.tune_seeds
-                ],
+                "trials": list(cell.trials),
             }
             for cell in plan.cells
         ],
@@ -335,14 +365,8 @@ def predicted(plan: Plan) -> dict[str, float]:
     flops = sum(trial.flops for trial in {t.trial_id: t for t in plan.sources.values()}.values())
     parameters = 0
     trials = count(plan)
-    counted: set[str] = set()
     for cell in plan.cells:
-        for values in cell.configurations or [cell.space.default] * cell.budget:
-            for seed in plan.tune_seeds:
-                trial = plan.trial(cell, values, seed, "tune")
-                if cell.configurations is None or trial.trial_id not in counted:
-                    counted.add(trial.trial_id)
-                    flops += trial.flops
+        flops += cell.flops
         if plan.confirm_seeds:
             confirm = plan.trial(cell, cell.space.default, FIRST_CONFIRM_SEED, "confirm")
             flops += len(plan.confirm_seeds) * confirm.flops

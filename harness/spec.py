@@ -43,6 +43,10 @@ class Resources(Plugin):
         concurrent: trials at a time at most; null: as many as fit.
         checkpoint_seconds: a trial saves its state at the first evaluation after so many seconds.
         retries: how often a trial is started again after its worker was lost.
+        share: whether trials share work: what frozen rungs give is computed once and kept, and trials that
+            train the head alone run together.
+        store_gb: what a machine may keep of that, in GB.
+        bundle: trials that run together at most.
     """
 
     name: ClassVar[str] = "resources"
@@ -52,6 +56,21 @@ class Resources(Plugin):
     concurrent: int | None = Field(default=None, ge=1)
     checkpoint_seconds: float = Field(default=60, ge=0)
     retries: int = Field(default=2, ge=0, le=100)
+    share: bool = True
+    store_gb: float = Field(default=20, ge=0)
+    bundle: int = Field(default=64, ge=1)
+
+
+class Racing(Plugin):
+    """Racing across the cells of a task; a sweep without this section has none.
+
+    Attributes:
+        level: chance that a cell which would end in the tie set is raced out.
+    """
+
+    name: ClassVar[str] = "racing"
+
+    level: float = Field(default=0.01, gt=0, lt=0.5)
 
 
 @dataclass(frozen=True)
@@ -66,6 +85,7 @@ class Sweep:
     scheduler: Scheduler | None
     seeds: Seeds
     resources: Resources
+    racing: Racing | None
     document: Document = field(repr=False)
 
     @property
@@ -89,7 +109,8 @@ class Sweep:
 
 
 KEYS = (
-    "name", "backbones", "tasks", "strategies", "baseline", "search", "seeds", "resources", *SECTIONS,
+    "name", "backbones", "tasks", "strategies", "baseline", "search", "racing", "seeds", "resources",
+    *SECTIONS,
 )  # fmt: skip
 
 
@@ -148,13 +169,19 @@ def from_document(doc: Document, bases: list[FilePath]) -> Sweep:
         seeds = build(Seeds, _given(content, "seeds"), "seeds")
     with mistakes.collecting():
         resources = build(Resources, _given(content, "resources"), "resources")
+    racing: Racing | None = None
+    with mistakes.collecting():
+        racing = None if content.get("racing") is None else build(Racing, content["racing"], "racing")
+    if racing is not None and seeds.confirm == 0:
+        mistakes.add("racing", "cells race in the confirm phase, and there is none (seeds.confirm: 0)")
     baseline = None if content.get("baseline") is None else str(content["baseline"])
     names = [strategy.name for strategy in strategies]
     if baseline is not None and baseline not in names and strategies:
         mistakes.add("baseline", f"there is no strategy '{baseline}'", nearest(baseline, names))
     sweep = Sweep(
         str(name), tuple(tasks), tuple(backbones), tuple(strategies), defaults,
-        baseline, search or find("search", Search, "grid", "search")(), scheduler, seeds, resources, doc,
+        baseline, search or find("search", Search, "grid", "search")(), scheduler, seeds, resources,
+        racing, doc,
     )  # fmt: skip
     _check_pairs(sweep, mistakes)
     for _, source in sweep.sources:
@@ -309,6 +336,7 @@ def resolved(sweep: Sweep) -> Tree:
         },
         **({"baseline": sweep.baseline} if sweep.baseline is not None else {}),
         "search": search,
+        **({"racing": sweep.racing.model_dump()} if sweep.racing is not None else {}),
         "seeds": sweep.seeds.model_dump(),
         "resources": sweep.resources.model_dump(),
     }

@@ -123,8 +123,8 @@ def test_trials_start_from_the_trained_weights(sourced: Any, tmp_path: Path) -> 
     for _ in run:
         pass
     trained = source_model(workspace, "tiny")
-    start = pretrained(workspace, "words", "tiny")
-    origin = pretrained(workspace, plan.sources["tiny"].task, "tiny")
+    start = pretrained(workspace, "words", "tiny", torch.device("cpu"))
+    origin = pretrained(workspace, plan.sources["tiny"].task, "tiny", torch.device("cpu"))
     names = [name for name, _ in start.bert.named_parameters()]
     assert all(torch.equal(start.bert.get_parameter(n), trained.bert.get_parameter(n)) for n in names)
     assert any(not torch.equal(start.bert.get_parameter(n), origin.bert.get_parameter(n)) for n in names)
@@ -134,7 +134,7 @@ def test_putting_back_changes_the_base_and_keeps_the_head(sourced: Any, tmp_path
     from harness.training.model import pretrained
 
     plan = planned(sourced())
-    origin = pretrained(workspace_of(plan, tmp_path), plan.sources["tiny"].task, "tiny")
+    origin = pretrained(workspace_of(plan, tmp_path), plan.sources["tiny"].task, "tiny", torch.device("cpu"))
     tuned, source = copy.deepcopy(origin), copy.deepcopy(origin)
     with torch.no_grad():
         for parameter in tuned.parameters():

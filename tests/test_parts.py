@@ -126,6 +126,12 @@ def test_penalty_and_its_gradient_equal_the_formula(case: str) -> None:
         np.testing.assert_allclose(
             numpy(weight.value.grad), coefficient(weight) * pulled(weight, to_start), rtol=1e-12, atol=1e-15
         )
+    # the closed form that the loop uses adds to what is there, times the scale of a loss scaler
+    assert penalty.backward(scale=2.0).item() == pytest.approx(expected, rel=1e-12)
+    for weight in bound:
+        assert weight.value.grad is not None
+        wanted = 3 * coefficient(weight) * pulled(weight, to_start)
+        np.testing.assert_allclose(numpy(weight.value.grad), wanted, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("case", QUADRATIC)

@@ -18,8 +18,10 @@ from harness.recipe import parse
 from harness.records.record import Record, read_record
 from harness.training.checkpoint import Checkpoints, Progress
 from harness.training.data import open_split
+from harness.training.job import Job
 from harness.training.kept import distance
-from harness.training.loop import DivergedError, Job, evaluate, fit
+from harness.training.loop import evaluate, fit
+from harness.training.member import DivergedError, Member
 from harness.training.model import fine_tuned
 from harness.training.run import final_point, run_trial
 from harness.training.workspace import Workspace, workspace_of
@@ -79,8 +81,11 @@ def job_of(plan: Plan, workspace: Workspace, seed: int = 0) -> Job:
 
 def train(job: Job, path: Path) -> Progress:
     progress = Progress()
-    for _ in fit(job, progress, None, Checkpoints(path, 1e9)):
+    member = Member(job, progress, None, Checkpoints(path, 1e9))
+    for _ in fit([member]):
         pass
+    if member.error is not None:
+        raise member.error
     return progress
 
 

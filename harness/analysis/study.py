@@ -13,11 +13,14 @@ from typing import Any
 import pandas as pd
 
 from harness.errors import bad
+from harness.records import index
 from harness.records.paths import ResultPaths
 from harness.records.record import STATUSES
 
 PROVENANCE = ("versions", "git", "hardware", "data", "weights")
 COSTS = ("wall_s", "device_s", "flops", "steps", "trainable_params", "peak_memory_mb")
+RACED_OUT = "raced out"
+SETTLED = ("done", RACED_OUT)
 SPACES = ("grid", "choice", "uniform", "loguniform", "int")
 
 _TEXT = ("cell", "task", "backbone", "strategy", "phase", "trial_id", "kind", "status", "reason", "config")
@@ -38,9 +41,10 @@ class Cell:
     strategy: str
     budget: int
     space: Mapping[str, Mapping[str, Any]]
-    state: str  # "planned" (no file yet) | "tuning" | "confirming" | "done"
+    state: str  # "planned" (no file yet) | "tuning" | "confirming" | "raced out" | "done"
     winner: dict[str, Any] | None
     listed: int  # trials that the cell has asked for so far
+    raced_out: dict[str, Any] | None = None  # why it is out of the race, see `racing.Out`
 
 
 @dataclass(frozen=True)
@@ -137,16 +141,15 @@ def load_study(paths: ResultPaths) -> Study:
     unreadable: list[str] = []
     primaries = {str(task["name"]): str(task["primary"]) for task in plan["tasks"]}
     definitions = {str(s["name"]): _leaves(s.get("definition") or {}) for s in plan["strategies"]}
-    records: dict[str, dict[str, Any]] = {}
     provenance: dict[str, Counter[str]] = {part: Counter() for part in PROVENANCE}
-    cells: list[Cell] = []
+    read = [_cell(planned, paths, unreadable) for planned in plan["cells"]]
+    cells = [cell for cell, _ in read]
+    stored = index.stamps(paths)
+    asked_for = {trial_id for _, asked in read for _, trial_id, _, _ in asked}
+    records = _records(paths, asked_for, stored, unreadable, provenance)
     rows: list[dict[str, Any]] = []
-    for planned in plan["cells"]:
-        cell, asked = _cell(planned, paths, unreadable)
-        cells.append(cell)
+    for cell, asked in read:
         for phase, trial_id, seed, hyperparameters in asked:
-            if trial_id not in records:
-                records[trial_id] = _record(paths.trial(trial_id), unreadable, provenance)
             rows.append(
                 {
                     "cell": cell.id,
@@ -165,15 +168,14 @@ def load_study(paths: ResultPaths) -> Study:
                 }
             )
     sources = list(plan.get("sources") or [])
-    stored = {file.stem for file in paths.trials.glob("*.json")} if paths.trials.is_dir() else set()
     return Study(
         plan=plan,
         frame=_frame(rows),
         cells=tuple(cells),
         unreadable=tuple(sorted(unreadable)),
-        unfinished=tuple(cell.id for cell in cells if cell.state != "done"),
+        unfinished=tuple(cell.id for cell in cells if cell.state not in SETTLED),
         provenance={part: dict(sorted(counts.items())) for part, counts in provenance.items()},
-        unused=len(stored - records.keys() - {str(source["trial_id"]) for source in sources}),
+        unused=len(stored.keys() - records.keys() - {str(source["trial_id"]) for source in sources}),
         sources=tuple(_source(source, paths, unreadable) for source in sources),
     )
 
@@ -185,9 +187,9 @@ def number(value: object) -> float | None:
     return float(value)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises: OSError, ValueError."""
-    value = json.loads(path.read_text(encoding="utf-8"))
+def _read(path: Path, text: str | None = None) -> dict[str, Any]:
+    """A JSON object from a file, or from its text. Raises: OSError, ValueError."""
+    value = json.loads(path.read_text(encoding="utf-8") if text is None else text)
     if not isinstance(value, dict):
         raise ValueError("holds no JSON object")
     return value
@@ -214,7 +216,7 @@ def _cell(
     """The planned cell with its state, and what it asked for: (phase, trial, seed, hyper-parameters)."""
     path = paths.cell(str(planned["id"]))
     asked: list[tuple[str, str, int, dict[str, Any]]] = []
-    state, winner = "planned", None
+    state, winner, raced_out = "planned", None, None
     if path.exists():
         try:
             stored = _read(path)
@@ -225,6 +227,7 @@ def _cell(
             ]
             state = str(stored["state"])
             winner = None if stored.get("winner") is None else dict(stored["winner"])
+            raced_out = dict(stored["raced_out"]) if state == RACED_OUT else None
         except (OSError, ValueError, KeyError, TypeError) as error:
             asked, state, winner = [], "unreadable", None
             unreadable.append(_complaint(path, error))
@@ -238,14 +241,32 @@ def _cell(
         state=state,
         winner=winner,
         listed=len(asked),
+        raced_out=raced_out,
     )
     return cell, asked
 
 
-def _record(path: Path, unreadable: list[str], provenance: dict[str, Counter[str]]) -> dict[str, Any]:
+def _records(
+    paths: ResultPaths, asked_for: set[str], stored: Mapping[str, index.Stamp], unreadable: list[str],
+    provenance: dict[str, Counter[str]],
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """The columns of each trial; from the index as far as that covers them."""
+    left = {trial_id: stamp for trial_id, stamp in stored.items() if trial_id in asked_for}
+    found = {
+        trial_id: _record(paths.trial(trial_id), unreadable, provenance, text)
+        for trial_id, text in index.covered(paths, "record", left)
+    }
+    for trial_id in asked_for - found.keys():
+        found[trial_id] = _record(paths.trial(trial_id), unreadable, provenance)
+    return found
+
+
+def _record(
+    path: Path, unreadable: list[str], provenance: dict[str, Counter[str]], text: str | None = None
+) -> dict[str, Any]:
     """The columns that a trial's record gives; only `status` where there is no usable record."""
     try:
-        record = _read(path)
+        record = _read(path, text)
         status = record["status"]
         if status not in STATUSES:
             raise ValueError(f"unknown status {status!r}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.analysis import cells, stats, wording
 from harness.analysis.cells import CellSummary
-from harness.analysis.study import Arena, Study, number
+from harness.analysis.study import RACED_OUT, SETTLED, Arena, Study, number
 from harness.records.record import FAILURES
 
 ALPHA = 0.05
@@ -29,7 +29,8 @@ def judge(study: Study) -> dict[str, Any]:
         pairs = _pairs([cell.strategy for cell in arena.cells], study.plan.get("baseline"))
         compared = [_compare(summaries[a], summaries[b], arena) for a, b in pairs]
         contests.append((arena, summaries, compared))
-    everything = [comparison for _, _, compared in contests for comparison in compared]
+    # Cells that are out of the race make no claims: validation has dropped them, before test was looked at.
+    everything = [c for _, _, compared in contests for c in compared if c["verdict"] != RACED_OUT]
     adjusted = stats.holm([comparison["p"] for comparison in everything])
     for comparison, p in zip(everything, adjusted, strict=True):
         comparison["p_adjusted"] = p
@@ -67,7 +68,7 @@ def _compare(a: CellSummary, b: CellSummary, arena: Arena) -> dict[str, Any]:
         "p_adjusted": None,
         "p_better": stats.p_better(arena.sign * d),
         "n": len(shared),
-        "verdict": "undetermined",
+        "verdict": RACED_OUT if a.cell.raced_out or b.cell.raced_out else "undetermined",
         # Both at once is possible: a difference may be certain and too small to matter.
         "negligible": spread and stats.inside(stats.t_interval(d, 0.90), arena.delta),
         "exploratory": stats.MIN_SEEDS <= len(shared) <= stats.EXPLORATORY_SEEDS,
@@ -78,6 +79,8 @@ def _decide(comparison: dict[str, Any], arena: Arena) -> dict[str, Any]:
     """The comparison with its verdict; `negligible` becomes "better or worse, but inside ±delta"."""
     within = comparison["negligible"]
     p, ci = comparison["p_adjusted"], comparison["ci"]
+    if comparison["verdict"] == RACED_OUT:
+        return {**comparison, "negligible": False, "exploratory": False}
     if p is not None and p < ALPHA and stats.excludes_zero(ci):
         ahead = arena.sign * comparison["difference"] > 0
         return {**comparison, "verdict": "better" if ahead else "worse"}
@@ -88,7 +91,8 @@ def _verdict(
     arena: Arena, summaries: Mapping[str, CellSummary], comparisons: list[dict[str, Any]], study: Study
 ) -> dict[str, Any]:
     baseline = study.plan.get("baseline")
-    scored = [name for name, summary in summaries.items() if summary.per_seed]
+    out = {name: summary.cell.raced_out for name, summary in summaries.items() if summary.cell.raced_out}
+    scored = [name for name, summary in summaries.items() if summary.per_seed and name not in out]
     leader = min(scored, key=lambda name: _standing(summaries[name], arena), default=None)
     verdict: dict[str, Any] = {
         "task": arena.task["name"],
@@ -102,6 +106,7 @@ def _verdict(
         "recommended": None,
         "baseline": baseline if baseline in summaries else None,
         "comparisons": comparisons,
+        "raced_out": {name: {**why, "trials": summaries[name].cell.listed} for name, why in out.items()},
         "seeds": _paired_seeds(summaries, scored),
         "coverage": _coverage(summaries, study),
         "failures": {
@@ -171,7 +176,7 @@ def _coverage(summaries: Mapping[str, CellSummary], study: Study) -> dict[str, i
     for summary in summaries.values():
         cell, statuses = summary.cell, summary.statuses
         # A cell that is done may have asked for less: nothing to confirm, or a space that ran dry.
-        whole = cell.listed if cell.state == "done" else max(cell.listed, cell.budget + study.confirm_seeds)
+        whole = cell.listed if cell.state in SETTLED else max(cell.listed, cell.budget + study.confirm_seeds)
         planned += whole
         finished += statuses.get("finished", 0)
         stopped += statuses.get("stopped", 0)

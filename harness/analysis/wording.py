@@ -140,10 +140,32 @@ def sentence(key: str, verdict: Mapping[str, Any]) -> str:
     if doubts:
         text += f", but {'; '.join(doubts)}"
     text += "; " + _recommendation(verdict)
+    if verdict["raced_out"]:
+        text += f"; {raced_out(verdict)}"
     compared = [pair(verdict, leader, name) for name in others]
     if any(c is not None and c["exploratory"] for c in compared):
         text += f" (exploratory: {min(c['n'] for c in compared if c and c['exploratory'])} paired seeds)"
     return f"{text}.{partial}"
+
+
+def out_of_the_race(why: Mapping[str, Any]) -> str:
+    """`0.213 behind full on validation over 5 seeds; its chance of a place in the tie set is 0.0012`."""
+    return (
+        f"{fixed(why['difference'])} behind {why['leader']} on validation over {why['n']} seeds; its chance "
+        f"of a place in the tie set is {_chance(why['chance'])}"
+    )
+
+
+def _chance(value: float) -> str:
+    return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
+
+
+def raced_out(verdict: Mapping[str, Any]) -> str:
+    """`a and b were raced out after 21 and 22 trials`."""
+    listed = list(verdict["raced_out"])
+    counts_ = [str(verdict["raced_out"][name]["trials"]) for name in listed]
+    verb = "was" if len(listed) == 1 else "were"
+    return f"{names(listed, 99)} {verb} raced out after {names(counts_, 99)} trials"
 
 
 def _doubts(verdict: Mapping[str, Any], others: Sequence[str]) -> list[str]:
@@ -151,7 +173,9 @@ def _doubts(verdict: Mapping[str, Any], others: Sequence[str]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for name in others:
         comparison = pair(verdict, verdict["leader"], name)
-        if comparison is None or verdict["scores"][name]["n"] == 0:
+        if name in verdict["raced_out"]:
+            reason = "beaten"
+        elif comparison is None or verdict["scores"][name]["n"] == 0:
             reason = "unscored"
         elif comparison["n"] < 3:
             reason = "few"

@@ -18,12 +18,14 @@ class Metric(evaluate.Metric):
     Attributes:
         name: what a sweep file says.
         higher_is_better: the direction.
+        bounds: the lowest and the highest value; None where there is none. Racing needs them.
         predictions, references: the type of one prediction and of one reference.
     """
 
     name: ClassVar[str]
     source: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
     predictions: ClassVar[Any] = datasets.Value("int64")
     references: ClassVar[Any] = datasets.Value("int64")
 

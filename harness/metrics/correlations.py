@@ -25,6 +25,7 @@ class Pearson(Values):
     """Pearson correlation of predicted and true values; 0 for constant predictions."""
 
     name: ClassVar[str] = "pearson"
+    bounds: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
 
     def score(self, predictions: Any, references: Any, **context: Any) -> float:
         return correlation(stats.pearsonr, predictions, references)
@@ -34,6 +35,7 @@ class Spearman(Values):
     """Spearman rank correlation of predicted and true values; 0 for constant predictions."""
 
     name: ClassVar[str] = "spearman"
+    bounds: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
 
     def score(self, predictions: Any, references: Any, **context: Any) -> float:
         return correlation(stats.spearmanr, predictions, references)

@@ -12,6 +12,7 @@ class _ErrorRate(Metric):
     there was to say; references without any unit count as one, so that what is inserted there is counted."""
 
     higher_is_better: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float] | None] = (0.0, 2.0)  # higher in theory, where much more is said
     predictions: ClassVar[Any] = datasets.Value("string")
     references: ClassVar[Any] = datasets.Value("string")
 

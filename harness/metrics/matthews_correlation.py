@@ -9,6 +9,7 @@ class MatthewsCorrelation(Metric):
     """Matthews correlation coefficient (GLUE's metric for CoLA); 0 for constant predictions."""
 
     name: ClassVar[str] = "matthews_correlation"
+    bounds: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
     source: ClassVar[str] = "Matthews 1975; multi-class: Gorodkin 2004"
 
     def score(self, predictions: Any, references: Any, **context: Any) -> float:

@@ -10,6 +10,7 @@ class MeanSquaredError(Values):
 
     name: ClassVar[str] = "mean_squared_error"
     higher_is_better: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float] | None] = None
 
     def score(self, predictions: Any, references: Any, **context: Any) -> float:
         return float(mean_squared_error(references, predictions))

@@ -35,6 +35,12 @@ def higher_is_better(name: str) -> bool:
     return bool(getattr(load(name), "higher_is_better", True))
 
 
+def bounds(name: str) -> tuple[float, float] | None:
+    """The lowest and the highest value of a metric, None where it has none or, on the hub, does not say."""
+    found: tuple[float, float] | None = getattr(load(name), "bounds", None)
+    return found
+
+
 def score(
     names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any], context: Mapping[str, Any]
 ) -> dict[str, float]:

@@ -39,6 +39,11 @@ class ResultPaths:
     def trial(self, trial_id: str) -> Path:
         return self.trials / f"{trial_id}.json"
 
+    @property
+    def index(self) -> Path:
+        """Records once more, many to a file: disposable, see `records.index`."""
+        return self.root / "records"
+
     def predictions(self, trial_id: str) -> Path:
         return self.root / "predictions" / f"{trial_id}.parquet"
 

@@ -32,13 +32,24 @@ class Cost(TypedDict):
     peak_memory_mb: float
 
 
-class Record(TypedDict):
+class Brief(TypedDict):
+    """Of a record what a campaign and its views need: a tenth of it."""
+
+    trial_id: str
+    status: Status
+    reason: str
+    metrics: dict[str, dict[str, float] | None]
+    curve: list[dict[str, Any]]
+    cost: Cost
+
+
+class Record(Brief):
     """A trial that has ended. `metrics.test` is null in the tune phase: test is sealed there. `stages` are
     what trained when (epochs, rungs frozen from the input), `drift` and `retention` what `training.kept`
-    measures."""
+    measures, `sharing` says what was not done for this trial alone: depths at which what the frozen rungs
+    give was `stored`, trials of the `bundle`, and whether their heads were `batched`."""
 
     format: int
-    trial_id: str
     phase: str
     task: str
     kind: str
@@ -48,20 +59,16 @@ class Record(TypedDict):
     recipe: dict[str, Any]
     stages: list[dict[str, Any]]
     seed: int
-    status: Status
-    reason: str
-    metrics: dict[str, dict[str, float] | None]
-    curve: list[dict[str, Any]]
-    cost: Cost
     drift: dict[str, Any]
     retention: dict[str, Any] | None
+    sharing: dict[str, Any]
     attempts: int
     notes: list[str]
     provenance: dict[str, Any]
 
 
 # Records of before these were written count all the same.
-_NEEDED = Record.__required_keys__ - {"retention", "stages"}
+_NEEDED = Record.__required_keys__ - {"retention", "stages", "sharing"}
 
 
 def finite(value: Any) -> Any:
@@ -83,12 +90,34 @@ def read_record(path: Path, trial_id: str | None = None) -> Record | None:
     """The record of a trial, by default the one that the file is named after; None if the file does not hold
     it."""
     try:
-        record: Record = json.loads(path.read_text(encoding="utf-8"))
-        known = record["trial_id"] == (trial_id or path.stem) and record["status"] in STATUSES
+        return parse_record(path.read_text(encoding="utf-8"), trial_id or path.stem)
+    except (OSError, ValueError):
+        return None
+
+
+def parse_record(text: str, trial_id: str) -> Record | None:
+    """The record of a trial in JSON; None if the text is no record, or another trial's."""
+    try:
+        record: Record = json.loads(text)
+        known = record["trial_id"] == trial_id and record["status"] in STATUSES
         known = known and record.keys() >= _NEEDED
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return record if known else None
+
+
+def brief(record: Record) -> Brief:
+    """What a campaign needs of a record. Of the curve that is epochs and scores."""
+    shown = {"epoch", "validation"}
+    curve = [{key: value for key, value in point.items() if key in shown} for point in record["curve"]]
+    return {
+        "trial_id": record["trial_id"],
+        "status": record["status"],
+        "reason": record["reason"],
+        "metrics": record["metrics"],
+        "curve": curve,
+        "cost": record["cost"],
+    }
 
 
 def read_records(paths: ResultPaths) -> Iterator[Record]:

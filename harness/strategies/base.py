@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,6 +23,12 @@ class Stage:
 
     epochs: int
     frozen: int = 0
+
+
+def untouched(frozen: Sequence[int]) -> list[int]:
+    """For each stage, given how many rungs each freezes, the rungs that neither it nor one before it trains:
+    they are as they were before training."""
+    return list(itertools.accumulate(frozen, min))
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,25 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from harness.records.paths import replace_file
+
+
+class Place(NamedTuple):
+    """The next batch to train on; `epoch` counts within the stage."""
+
+    stage: int = 0
+    epoch: int = 0
+    batch: int = 0
+
+    def next_epoch(self) -> Place:
+        return Place(self.stage, self.epoch + 1)
+
+    def next_stage(self) -> Place:
+        return Place(self.stage + 1)
 
 
 @dataclass
@@ -17,7 +31,6 @@ class Progress:
     """How far a trial has come. Everything here is in its checkpoint.
 
     Attributes:
-        stage, epoch, batch: the next batch to train on; `epoch` counts within the stage.
         steps: optimiser steps so far.
         flops: of training and evaluation so far, counted per example.
         curve: one entry per evaluation.
@@ -25,9 +38,7 @@ class Progress:
         wall_s: seconds spent by earlier attempts and this one, up to the last evaluation.
     """
 
-    stage: int = 0
-    epoch: int = 0
-    batch: int = 0
+    place: Place = field(default_factory=Place)
     steps: int = 0
     flops: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -50,7 +61,7 @@ class Checkpoints:
         return time.monotonic() - self._saved >= self._seconds
 
     def save(self, progress: Progress, tensors: dict[str, Any]) -> None:
-        content = {"progress": vars(progress), "tensors": tensors}
+        content = {"progress": {**vars(progress), "place": tuple(progress.place)}, "tensors": tensors}
         replace_file(self.path, lambda path: torch.save(content, path))
         self._saved = time.monotonic()
 
@@ -58,7 +69,9 @@ class Checkpoints:
         """What was saved last, tensors on the CPU; None if there is nothing that can be read."""
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
-            return Progress(**content["progress"]), content["tensors"]
+            progress = Progress(**content["progress"])
+            progress.place = Place(*progress.place)
+            return progress, content["tensors"]
         except FileNotFoundError:
             return None
         except Exception:  # whatever a truncated or foreign file makes the reader raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from harness.errors import bad
 from harness.records import provenance
 from harness.tasks.base import LENGTH, REFERENCE, Batch, Collate, Example, content_hash
 from harness.tasks.splits import SPLITS
+from harness.training.store import Store
 from harness.training.workspace import Workspace
 
 # To be raised when the code that encodes changes what comes out.
@@ -23,6 +24,8 @@ _FORMAT = 1
 _READERS = (
     "transformers", "tokenizers", "datasets", "pillow", "torchvision", "timm", "scipy", "soundfile",
 )  # fmt: skip
+# The entry of a batch that stands in for the frozen rungs.
+GIVEN = "given"
 # Batches that bucketing sorts by length together: the larger, the less padding and the less random.
 BUCKET = 50
 
@@ -36,6 +39,7 @@ class Split:
         lengths: shape (examples,), the cost of each in the units that padding wastes.
         references: per example what is true, as the metrics take it.
         augmented: whether the task varies its training examples.
+        store: what frozen rungs give for the examples, where that is stored.
     """
 
     rows: Any
@@ -43,9 +47,13 @@ class Split:
     references: list[Any]
     collate: Collate
     augmented: bool = False
+    store: Store | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def with_store(self, store: Store) -> Split:
+        return replace(self, store=store)
 
     def examples(self, indices: list[int]) -> list[Example]:
         """Encoded examples."""
@@ -53,12 +61,17 @@ class Split:
         return found
 
     def batch(self, indices: list[int], noise: int | None = None) -> Batch:
-        """A batch for training. Examples are varied, where the task does that, by generators of their own
-        that `noise` and the index seed: how an example looks does not depend on its neighbours."""
+        """A batch as the model takes it. Examples are varied, where the task does that, by generators of
+        their own that `noise` and the index seed: how an example looks does not depend on its neighbours."""
         rngs = None
         if self.augmented and noise is not None:
             rngs = [np.random.default_rng([noise, index]) for index in indices]
-        return self.collate(self.examples(indices), rngs)
+        return self.collated(self.examples(indices), indices, rngs)
+
+    def collated(self, examples: list[Example], indices: list[int], rngs: Any = None) -> Batch:
+        """A batch of examples that have been read."""
+        batch = self.collate(examples, rngs)
+        return batch if self.store is None else {**batch, GIVEN: self.store.given(indices)}
 
 
 def encoding_key(workspace: Workspace, task: str, backbone: str, max_length: int | None) -> str:

@@ -8,38 +8,71 @@ model's new weights below the source task's own head.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from harness.backbones.ladder import Ladder, base_of, build_ladder
-from harness.tasks.base import Batch, to_device
-from harness.training.loop import Job, autocast
+from harness.tasks.base import to_device
+from harness.training.data import Split
+from harness.training.job import Job
 from harness.training.model import FineTuned
+from harness.training.precision import autocast
 
 # Examples on which representations are compared; what is kept of them is a Gram matrix per rung.
 COMPARED = 64
 
 
-def drift(job: Job, origin: Any) -> dict[str, Any]:
+@dataclass
+class _Start:
+    """What is known of a pretrained model, for all trials that start from it: sums of squares per rung, and
+    Gram matrices by what they were made of."""
+
+    sizes: list[float]
+    grams: dict[tuple[Any, ...], list[torch.Tensor | None]] = field(default_factory=dict)
+
+
+_starts: WeakKeyDictionary[Any, _Start] = WeakKeyDictionary()
+
+
+def _start_of(origin: Any) -> _Start:
+    if origin not in _starts:
+        rungs = build_ladder(origin).rungs
+        sizes = [sum(_square(parameter) for _, parameter in rung.parameters) for rung in rungs]
+        _starts[origin] = _Start(sizes)
+    return _starts[origin]
+
+
+def _square(tensor: torch.Tensor) -> float:
+    return float(tensor.detach().double().square().sum())
+
+
+def drift(job: Job, origin: Any, untouched: int) -> dict[str, Any]:
     """`distance` of the weights, and `cka`: for each rung the linear CKA of what leaves it with what left it
     before (1: the same up to rotation and scale); null where there is nothing to measure.
 
     Args:
-        origin: the model that training started from.
+        origin: the model that training started from, on the job's device.
+        untouched: rungs from the input that no stage has trained.
     """
-    return {**distance(job.tuned), "cka": similarity(job, origin)}
+    sizes = _start_of(origin).sizes
+    return {**distance(job.tuned, sizes, untouched), "cka": similarity(job, origin, untouched)}
 
 
-def distance(tuned: FineTuned) -> dict[str, Any]:
-    """`relative_l2`: ‖θ − θ⁰‖ / ‖θ⁰‖ over the ladder; `rungs`: the same for each; null without weights."""
-    moved: list[float] = []
-    size: list[float] = []
-    for rung in tuned.ladder.rungs:
-        pairs = [(parameter.detach(), tuned.reference[name]) for name, parameter in rung.parameters]
-        moved.append(sum(float((now - then).double().square().sum()) for now, then in pairs))
-        size.append(sum(float(then.double().square().sum()) for _, then in pairs))
+def distance(tuned: FineTuned, size: list[float] | None = None, untouched: int = 0) -> dict[str, Any]:
+    """`relative_l2`: ‖θ − θ⁰‖ / ‖θ⁰‖ over the ladder; `rungs`: the same for each; null without weights.
+
+    Args:
+        size: ‖θ⁰‖² per rung, if it is known.
+    """
+    if size is None:
+        size = [sum(_square(tuned.reference[n]) for n, _ in rung.parameters) for rung in tuned.ladder.rungs]
+    moved = [0.0] * untouched
+    for rung in tuned.ladder.rungs[untouched:]:
+        moved.append(sum(_square(now - tuned.reference[name]) for name, now in rung.parameters))
     return {
         "relative_l2": _ratio(sum(moved), sum(size)),
         "rungs": [_ratio(*pair) for pair in zip(moved, size, strict=True)],
@@ -50,27 +83,33 @@ def _ratio(moved: float, size: float) -> float | None:
     return float((moved / size) ** 0.5) if size > 0 else None
 
 
-def similarity(job: Job, origin: Any) -> list[float | None]:
+def similarity(job: Job, origin: Any, untouched: int = 0) -> list[float | None]:
     """Linear CKA per rung on up to COMPARED validation examples, spread over the split (Kornblith et al.
     2019, arXiv 1905.00414), with the unbiased estimator of HSIC: with 64 examples of thousands of features
     the plain one is close to 1 whatever it compares (Nguyen et al. 2021, arXiv 2010.15327). What leaves a
     rung counts with all its positions, padding included: the batch is the same for both models."""
+    rungs = len(job.tuned.ladder.rungs)
+    same: list[float | None] = [1.0] * untouched
+    if untouched == rungs:
+        return same
     count = min(COMPARED, len(job.validation), job.recipe.training.evaluation_batch_size)
     indices = torch.linspace(0, len(job.validation) - 1, count).round().long().tolist()
-    batch = to_device(job.validation.collate(job.validation.examples(indices), None), job.device)
-    start = FineTuned(origin, build_ladder(origin), {})
-    try:
-        origin.to(job.device)
-        before = _grams(start, batch, count, job)
-    finally:
-        origin.to("cpu")  # where it stays for the next trial
-    after = _grams(job.tuned, batch, count, job)
-    return [_alignment(old, new) for old, new in zip(before, after, strict=True)]
+    known = _start_of(origin).grams
+    key = (count, len(job.validation), job.recipe.training.max_length, job.recipe.training.precision)
+    if key not in known:
+        known[key] = _grams(FineTuned(origin, build_ladder(origin), {}), job.validation, indices, job)
+    after = _grams(job.tuned, job.above(untouched, job.validation, "validation"), indices, job, untouched)
+    pairs = zip(known[key][untouched:], after[untouched:], strict=True)
+    return same + [_alignment(old, new) for old, new in pairs]
 
 
-def _grams(model: FineTuned, batch: Batch, count: int, job: Job) -> list[torch.Tensor | None]:
-    """The Gram matrix of what leaves each rung, shape (count, count), float64; None for a rung whose output
-    does not have an entry per example."""
+def _grams(
+    model: FineTuned, split: Split, indices: list[int], job: Job, first: int = 0
+) -> list[torch.Tensor | None]:
+    """The Gram matrix of what leaves each rung from `first` on, shape (examples, examples), float64; None for
+    a rung before, and for one whose output does not have an entry per example."""
+    count = len(indices)
+    batch = to_device(split.batch(indices), job.device)
     found: list[torch.Tensor | None] = [None] * len(model.ladder.rungs)
 
     def keep(rung: int) -> Callable[[Any], None]:
@@ -83,7 +122,7 @@ def _grams(model: FineTuned, batch: Batch, count: int, job: Job) -> list[torch.T
 
         return hook
 
-    handles = _watch(model.ladder, keep)
+    handles = _watch(model.ladder, keep, first)
     model.model.eval()
     try:
         with torch.no_grad(), autocast(job.recipe.training.precision, job.device):
@@ -94,8 +133,8 @@ def _grams(model: FineTuned, batch: Batch, count: int, job: Job) -> list[torch.T
     return found
 
 
-def _watch(ladder: Ladder, keep: Callable[[int], Callable[[Any], None]]) -> list[Any]:
-    """Hooks on what leaves every rung; what leaves the stem is what enters the first block."""
+def _watch(ladder: Ladder, keep: Callable[[int], Callable[[Any], None]], first: int) -> list[Any]:
+    """Hooks on what leaves the rungs from `first` on; what leaves the stem is what enters the first block."""
 
     def entering(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         keep(0)(args or tuple(kwargs.values()))
@@ -103,15 +142,15 @@ def _watch(ladder: Ladder, keep: Callable[[int], Callable[[Any], None]]) -> list
     def leaving(rung: int) -> Callable[[nn.Module, Any, Any], None]:
         return lambda module, args, output: keep(rung)(output)
 
-    first = ladder.rungs[1].blocks[0]
-    return [
-        first.register_forward_pre_hook(entering, with_kwargs=True),
-        *(
-            _last_with_output(rung.blocks).register_forward_hook(leaving(index))
-            for index, rung in enumerate(ladder.rungs)
-            if index > 0
-        ),
+    handles: list[Any] = [
+        _last_with_output(rung.blocks).register_forward_hook(leaving(index))
+        for index, rung in enumerate(ladder.rungs)
+        if index >= max(1, first)
     ]
+    if first == 0:
+        block = ladder.rungs[1].blocks[0]
+        handles.append(block.register_forward_pre_hook(entering, with_kwargs=True))
+    return handles
 
 
 def _last_with_output(blocks: list[nn.Module]) -> nn.Module:

@@ -1,54 +1,25 @@
-"""The fine-tuning loop: minimises L(θ) + λ·R(θ) from pretrained weights. Read it top to bottom."""
+"""The fine-tuning loop: minimises L(θ) + λ·R(θ) from pretrained weights. Read it top to bottom; what a trial
+does by itself, its optimiser step and its point of the curve, is in member.py."""
 
 from __future__ import annotations
 
 import math
-import random
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any
 
-import numpy as np
 import psutil
 import torch
-from transformers import get_scheduler
 
-from harness.backbones.flops import training_flops
-from harness.recipe import Recipe
-from harness.tasks.base import Facts, Task, to_device
-from harness.training.checkpoint import Checkpoints, Progress
-from harness.training.data import Split, cut, evaluation_batches, train_batches
-from harness.training.model import FineTuned
-from harness.training.seeds import AUGMENTATION, NOISE, ORDER, derive
-
-Point: TypeAlias = dict[str, Any]
-
-_PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_SCHEDULE = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
-
-
-class DivergedError(Exception):
-    """The loss or its gradient is no longer a finite number."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything one run of the loop works on.
-
-    Attributes:
-        flops: forward FLOPs of one example per rung, then of the head.
-    """
-
-    recipe: Recipe
-    task: Task
-    facts: Facts
-    tuned: FineTuned
-    train: Split
-    validation: Split
-    seed: int
-    device: torch.device
-    flops: list[float]
+from harness.strategies.base import untouched
+from harness.tasks.base import Batch, to_device
+from harness.training.data import GIVEN, Split, cut, evaluation_batches, train_batches
+from harness.training.heads import CannotBatchError, agree, pieces, together
+from harness.training.job import Job
+from harness.training.member import DivergedError, Member
+from harness.training.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -61,204 +32,189 @@ class Evaluation:
     predictions: list[dict[str, Any]]
 
 
-def fit(
-    job: Job, progress: Progress, saved: dict[str, Any] | None, checkpoints: Checkpoints
-) -> Generator[Point]:
-    """Train, yielding a point of the curve after every evaluation; the model ends with the kept weights.
+def fit(members: Sequence[Member]) -> Generator[list[Member]]:
+    """Train, yielding after every evaluation the members that have a new point of the curve; their models end
+    with the kept weights.
 
-    `progress` is brought up to date before every yield, so that whoever stops the loop knows how far it
-    came. `saved` are the tensors of the checkpoint that `progress` comes from.
-
-    Raises: DivergedError at the first loss or gradient that is not finite.
+    Mostly there is one member. Several have the same stages, batch size and evaluations, train nothing but
+    their heads and stand at the same place. One that diverges leaves with its `error`.
     """
-    settings, model, ladder = job.recipe.training, job.tuned.model, job.tuned.ladder
-    stages = job.recipe.stages(len(ladder.rungs))
-    deepest = min(stage.frozen for stage in stages)  # what never trains needs no copy
-    steps_per_epoch = len(train_batches(job.train, settings.batch_size, 0, settings.bucketing))
-    started = time.monotonic() - progress.wall_s
-    seed_noise(derive(job.seed, NOISE))
-    best_state: dict[str, torch.Tensor] | None = None
-    if saved is not None:
-        job.tuned.restore(saved["model"])
-        best_state = saved["best"]
+    job, stages, start = members[0].job, members[0].stages, members[0].progress.place
+    settings = job.recipe.training
+    depths = untouched([stage.frozen for stage in stages])
+    steps = len(train_batches(job.train, settings.batch_size, 0, settings.bucketing))
+    active = [member for member in members if not member.out_of_patience]
+    gradients, clock = Gradients(), Clock()
 
-    for index in range(progress.stage, len(stages)):
-        stage = stages[index]
-        ladder.freeze(stage.frozen)
-        weights = job.tuned.weights(stage.frozen)
-        parameters = [weight.value for weight in weights]
-        progress.trainable_params = max(progress.trainable_params, sum(p.numel() for p in parameters))
-        optimizer = job.recipe.optimizer.build(job.tuned.parameter_groups(job.recipe.optimizer, stage.frozen))
-        steps = stage.epochs * steps_per_epoch
-        schedule = get_scheduler(
-            _SCHEDULE[settings.schedule], optimizer, math.ceil(settings.warmup * steps), steps
-        )
-        scaler = torch.amp.GradScaler(job.device.type, enabled=settings.precision == "fp16")
-        regularizer = job.recipe.regularizer
-        penalty = regularizer.bind(weights) if regularizer is not None else None
-        in_loss = penalty if regularizer is not None and regularizer.mode == "loss" else None
-        in_step = penalty if regularizer is not None and regularizer.mode == "decoupled" else None
-        if saved is not None:
-            optimizer.load_state_dict(saved["optimizer"])
-            schedule.load_state_dict(saved["schedule"])
-            scaler.load_state_dict(saved["scaler"])
-            restore_noise(saved["noise"], job.device)
-            saved = None
-        before = sum(earlier.epochs for earlier in stages[:index])
-        loss_sum, loss_count = torch.zeros((), device=job.device), 0
-
-        while progress.epoch < stage.epochs and not out_of_patience(job, progress):
-            order_seed = derive(job.seed, ORDER, before + progress.epoch)
-            batches = train_batches(job.train, settings.batch_size, order_seed, settings.bucketing)
-            augmentation = derive(job.seed, AUGMENTATION, before + progress.epoch)
-            for position in range(progress.batch, len(batches)):
-                ladder.train(model, stage.frozen)
-                loss = torch.zeros((), device=job.device)
-                for piece in cut(batches[position], math.ceil(settings.batch_size / settings.accumulation)):
-                    inputs = to_device(job.train.batch(piece, augmentation), job.device)
-                    with autocast(settings.precision, job.device):
-                        piece_loss = job.tuned(inputs).loss * (len(piece) / len(batches[position]))
-                    scaler.scale(piece_loss).backward()
-                    loss += piece_loss.detach()
-                if in_loss is not None:
-                    term = in_loss.value()
-                    scaler.scale(term).backward()  # type: ignore[no-untyped-call]
-                    loss += term.detach()
-                if not math.isfinite(loss.item()):
-                    raise DivergedError(f"the loss is {loss.item()} at step {progress.steps + 1}")
-                scaler.unscale_(optimizer)
-                limit = settings.clip if settings.clip is not None else math.inf
-                norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-                finite = math.isfinite(norm.item())
-                # fp16 overflows now and then: the scaler leaves that step out and halves its scale. A scale
-                # below 1 cannot be overflow any more.
-                if not finite and (not scaler.is_enabled() or scaler.get_scale() < 1):
-                    raise DivergedError(f"the gradient's norm is {norm.item()} at step {progress.steps + 1}")
-                if finite and in_step is not None:
-                    in_step.shrink(
-                        {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
-                    )
-                scaler.step(optimizer)
-                scaler.update()
-                if finite:
-                    schedule.step()
-                optimizer.zero_grad(set_to_none=True)
-                progress.steps += 1
-                progress.batch = position + 1
-                progress.flops += len(batches[position]) * training_flops(job.flops, stage.frozen)
-                loss_sum += loss
-                loss_count += 1
-
-                at_epoch_end = progress.batch == len(batches)
-                every = settings.evaluate_every
-                at_the_end = at_epoch_end and index == len(stages) - 1 and progress.epoch == stage.epochs - 1
-                if not (at_epoch_end if every is None else at_the_end or progress.steps % every == 0):
+    for index in range(start.stage, len(stages)):
+        stage, before = stages[index], sum(earlier.epochs for earlier in stages[:index])
+        for member in active:
+            member.enter(stage, depths[index], steps, alone=len(members) == 1)
+        clock.restart()  # what is built here serves others too
+        for epoch in range(start.epoch, stage.epochs):
+            for member in active:
+                member.shuffle(before + epoch)
+            for position in range(start.batch, steps):
+                losses = gradients(active, position)
+                made = zip(active, losses, strict=True)
+                left = surviving((m, partial(m.step, loss, position)) for m, loss in made)
+                if len(left) < len(active):
+                    clock.share(active)
+                active = left
+                if not active or not active[0].due(steps):
                     continue
-                evaluation = evaluate(job, job.validation)
-                if not math.isfinite(evaluation.loss):
-                    raise DivergedError(f"the validation loss is {evaluation.loss} at step {progress.steps}")
-                progress.flops += len(job.validation) * sum(job.flops)
-                point = {
-                    "epoch": before + progress.epoch + progress.batch / len(batches),
-                    "step": progress.steps,
-                    "train_loss": float(loss_sum) / loss_count,
-                    "validation_loss": evaluation.loss,
-                    "validation": evaluation.metrics,
-                    "learning_rate": float(schedule.get_last_lr()[0]),
-                }
-                loss_sum, loss_count = torch.zeros((), device=job.device), 0
-                progress.curve.append(point)
-                if progress.best is None or _better(job, point, progress.curve[progress.best]):
-                    progress.best = len(progress.curve) - 1
-                    best_state = job.tuned.state(deepest) if settings.keep == "best" else None
-                progress.wall_s = time.monotonic() - started
-                progress.peak_memory_mb = max(progress.peak_memory_mb, memory_mb(job.device))
-                if checkpoints.due():
-                    tensors = {
-                        "model": job.tuned.state(deepest),
-                        "best": best_state,
-                        "optimizer": optimizer.state_dict(),
-                        "schedule": schedule.state_dict(),
-                        "scaler": scaler.state_dict(),
-                        "noise": noise(job.device),
-                    }
-                    checkpoints.save(progress, tensors)
-                yield point
-                if out_of_patience(job, progress):
-                    break
-            progress.epoch, progress.batch = progress.epoch + 1, 0
-        progress.stage, progress.epoch = index + 1, 0
-        if out_of_patience(job, progress):
-            break
-
-    if settings.keep == "best" and best_state is not None:
-        job.tuned.restore(best_state)
+                active = surviving((member, member.look) for member in active)
+                found = evaluate_all([member.job for member in active], active[0].validation)
+                at = before + epoch + (position + 1) / steps
+                taken = [
+                    (m, partial(m.take, e.loss, e.metrics, at)) for m, e in zip(active, found, strict=True)
+                ]
+                clock.share(active)
+                active = surviving(taken)
+                for member in active:
+                    member.save()
+                yield active
+                clock.restart()  # what the caller does meanwhile is no part of the training
+                active = [member for member in active if not member.out_of_patience]
+            start = start.next_epoch()
+            for member in active:
+                member.progress.place = start
+        start = start.next_stage()
+        for member in active:
+            member.progress.place = start
+    for member in members:
+        member.keep()
 
 
-def out_of_patience(job: Job, progress: Progress) -> bool:
-    patience = job.recipe.training.patience
-    if patience is None or progress.best is None:
-        return False
-    return len(progress.curve) - 1 - progress.best >= patience
+class Gradients:
+    """Computes L(θ) of each member on its own batch and leaves its gradient with the weights."""
+
+    def __init__(self) -> None:
+        self._batched: bool | None = None  # unknown before the first step
+
+    def __call__(self, members: Sequence[Member], position: int) -> list[torch.Tensor]:
+        """The losses before the step, shape () each."""
+        if len(members) > 1 and self._batched is not False:
+            noise = [member.noise for member in members]
+            try:
+                return self._together(members, position)
+            except CannotBatchError:
+                self._batched = False
+                for member, state in zip(members, noise, strict=True):
+                    member.reset(state)
+        return [self._alone(member, position) for member in members]
+
+    def _alone(self, member: Member, position: int) -> torch.Tensor:
+        job, settings, batch = member.job, member.job.recipe.training, member.batches[position]
+        loss = torch.zeros((), device=job.device)
+        with member.drawing():
+            job.tuned.ladder.train(job.tuned.model, member.stage.frozen)
+            for piece in cut(batch, math.ceil(settings.batch_size / settings.accumulation)):
+                inputs = to_device(member.train.batch(piece, member.augmentation), job.device)
+                with autocast(settings.precision, job.device):
+                    part = job.tuned(inputs).loss * (len(piece) / len(batch))
+                member.backward(part)
+                loss += part.detach()
+        return loss
+
+    def _together(self, members: Sequence[Member], position: int) -> list[torch.Tensor]:
+        if self._batched is None:
+            self._try(members, position)
+        losses: list[torch.Tensor] = []
+        for piece in pieces(members):
+            found = together(piece, [member.batches[position] for member in piece])
+            found.sum().backward()  # type: ignore[no-untyped-call]
+            losses += found.detach().unbind()
+        for member in members:
+            member.batched = True
+        return losses
+
+    def _try(self, members: Sequence[Member], position: int) -> None:
+        """Raises: CannotBatchError unless the losses together are those of each alone."""
+        noise = [member.noise for member in members]
+
+        def forget() -> None:
+            for member, state in zip(members, noise, strict=True):
+                member.reset(state)
+
+        batched: list[torch.Tensor] = []
+        for piece in pieces(members):  # first: heads that would remember a pass (BatchNorm) are refused here
+            found = together(piece, [member.batches[position] for member in piece])
+            batched += found.detach().unbind()
+        forget()
+        alone = [self._alone(member, position) for member in members]
+        forget()
+        if not agree(batched, alone, members[0].job.recipe.training.precision):
+            raise CannotBatchError("losses differ")
+        self._batched = True
+
+
+class Clock:
+    """Shares the time that passes out among those who were at work."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    def restart(self) -> None:
+        self._since = time.monotonic()
+
+    def share(self, members: Sequence[Member]) -> None:
+        now = time.monotonic()
+        for member in members:
+            member.progress.wall_s += (now - self._since) / len(members)
+            memory = memory_mb(member.job.device)
+            member.progress.peak_memory_mb = max(member.progress.peak_memory_mb, memory)
+        self._since = now
+
+
+def surviving(actions: Iterable[tuple[Member, Callable[[], None]]]) -> list[Member]:
+    """Act for each member; who diverges keeps the error, the others go on."""
+    left = []
+    for member, act in actions:
+        try:
+            act()
+            left.append(member)
+        except DivergedError as error:
+            member.error = error
+    return left
 
 
 def evaluate(job: Job, split: Split) -> Evaluation:
     """Score a split; batches are by length, results in the split's own order."""
-    job.tuned.model.eval()
-    predictions: list[dict[str, Any]] = [{}] * len(split)
-    loss = 0.0
-    settings = job.recipe.training
-    with torch.no_grad(), autocast(settings.precision, job.device):
+    return evaluate_all([job], split)[0]
+
+
+def evaluate_all(jobs: Sequence[Job], split: Split) -> list[Evaluation]:
+    """Score a split with several models that differ in their weights; each batch is read once."""
+    if not jobs:
+        return []
+    first, settings = jobs[0], jobs[0].recipe.training
+    predictions: list[list[dict[str, Any]]] = [[{}] * len(split) for _ in jobs]
+    losses = [0.0] * len(jobs)
+    with torch.no_grad(), autocast(settings.precision, first.device):
         for indices in evaluation_batches(split, settings.evaluation_batch_size):
             examples = split.examples(indices)
-            outputs = job.tuned(to_device(split.collate(examples, None), job.device))
-            loss += float(outputs.loss) * len(indices)
-            said = job.task.predict(outputs, examples, job.facts)
-            for index, prediction in zip(indices, said, strict=True):
-                predictions[index] = prediction
+            inputs = to_device(split.collated(examples, indices), first.device)
+            for number, job in enumerate(jobs):
+                job.tuned.model.eval()
+                outputs = job.tuned(_copied(inputs) if len(jobs) > 1 else inputs)
+                losses[number] += float(outputs.loss) * len(indices)
+                said = job.task.predict(outputs, examples, job.facts)
+                for index, prediction in zip(indices, said, strict=True):
+                    predictions[number][index] = prediction
+    return [
+        _evaluation(job, split, loss, said) for job, loss, said in zip(jobs, losses, predictions, strict=True)
+    ]
+
+
+def _copied(inputs: Batch) -> Batch:
+    return {name: value.copied() if name == GIVEN else value for name, value in inputs.items()}
+
+
+def _evaluation(job: Job, split: Split, loss: float, predictions: list[dict[str, Any]]) -> Evaluation:
     metrics = job.task.score(predictions, split.references, job.facts)
     rows = [{"reference": true, **row} for true, row in zip(split.references, predictions, strict=True)]
     return Evaluation(loss / len(split), metrics, rows)
-
-
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, dtype=_PRECISION[precision], enabled=precision != "fp32")
-
-
-def _better(job: Job, point: Point, best: Point) -> bool:
-    name = job.task.primary_metric
-    new, old = point["validation"][name], best["validation"][name]
-    return bool(new > old if job.task.higher_is_better else new < old)
-
-
-def seed_noise(seed: int) -> None:
-    """Seed every global generator that a model may draw from: torch's for dropout, numpy's for the masks of
-    SpecAugment in wav2vec 2.0 and its kin, Python's for good measure."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
-
-
-def noise(device: torch.device) -> dict[str, Any]:
-    """State of those generators, as plain values and tensors."""
-    name, keys, *rest = np.random.get_state(legacy=True)
-    state: dict[str, Any] = {
-        "cpu": torch.get_rng_state(),
-        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
-        "python": random.getstate(),
-    }
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def restore_noise(state: dict[str, Any], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    random.setstate(state["python"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def memory_mb(device: torch.device) -> float:

@@ -14,6 +14,8 @@ from harness.backbones.forward import accepted
 from harness.backbones.ladder import Ladder, build_ladder, reset_head
 from harness.optimizers.base import Optimizer
 from harness.regularizers.base import Weight
+from harness.training.cut import Cut
+from harness.training.data import GIVEN
 from harness.training.seeds import HEAD, derive
 from harness.training.workspace import Workspace
 
@@ -27,15 +29,30 @@ class FineTuned:
 
     Attributes:
         reference: θ⁰ by parameter name, for every parameter of the ladder, on the model's device.
+        depth: the rungs that batches may come with the output of; `cut` is where that stands in for them.
     """
 
     model: Any
     ladder: Ladder
     reference: dict[str, torch.Tensor]
+    depth: int = 0
+    cut: Cut | None = None
 
     def __call__(self, batch: dict[str, Any]) -> Any:
         """The model's outputs, with the loss where the batch has labels."""
-        return self.model(**accepted(self.model, batch))
+        inputs = accepted(self.model, batch)
+        if self.cut is None:
+            return self.model(**inputs)
+        with self.cut.giving(batch.get(GIVEN)):
+            return self.model(**inputs)
+
+    def cut_at(self, depth: int, cut: Cut | None) -> None:
+        """From now on batches may come with what the first `depth` rungs gave."""
+        if self.cut is not None:
+            self.cut.detach()
+        self.depth, self.cut = depth, cut
+        if cut is not None:
+            cut.attach()
 
     def parameter_groups(self, optimizer: Optimizer, depth: int) -> list[dict[str, Any]]:
         """Groups over what trains above `depth`: backbone and head, each with and without decay."""
@@ -75,8 +92,8 @@ class FineTuned:
 
 
 @lru_cache(maxsize=2)
-def pretrained(workspace: Workspace, task_name: str, backbone_name: str) -> Any:
-    """The model as it comes from disk, on the CPU; never trained itself. A backbone that has a source task
+def pretrained(workspace: Workspace, task_name: str, backbone_name: str, device: torch.device) -> Any:
+    """The model as it comes from disk, on `device`; never trained itself. A backbone that has a source task
     comes from the folder of its source trial, but for that trial itself."""
     task = workspace.task(task_name)
     backbone = workspace.backbone(backbone_name)
@@ -84,7 +101,8 @@ def pretrained(workspace: Workspace, task_name: str, backbone_name: str) -> Any:
     source = workspace.sources.get(backbone_name)
     if source is not None and task_name != source["task"]:
         backbone = Backbone(path=str(workspace.paths.source(source["trial_id"])))
-    return backbone.model(task.auto_class, processor, task.head(workspace.facts[task_name]))
+    model = backbone.model(task.auto_class, processor, task.head(workspace.facts[task_name]))
+    return model.to(device)
 
 
 @lru_cache(maxsize=1)
@@ -97,15 +115,25 @@ def source_model(workspace: Workspace, backbone_name: str) -> Any:
     return folder.model(task.auto_class, processor, task.head(workspace.facts[source["task"]]))
 
 
-def fine_tuned(workspace: Workspace, task: str, backbone: str, seed: int, device: torch.device) -> FineTuned:
-    """The pretrained model with a head drawn from `seed`, on `device`."""
-    origin = pretrained(workspace, task, backbone)
-    model = copy.deepcopy(origin)
+def fine_tuned(
+    workspace: Workspace, task: str, backbone: str, seed: int, device: torch.device, frozen: int = 0
+) -> FineTuned:
+    """The pretrained model with a head drawn from `seed`.
+
+    Args:
+        frozen: rungs that no stage of the trial trains; their weights are not copied.
+    """
+    origin = pretrained(workspace, task, backbone, device)
+    start = {name: parameter.detach() for name, parameter in origin.named_parameters()}
+    rungs = build_ladder(origin).rungs
+    shared = {id(parameter): parameter for rung in rungs[:frozen] for _, parameter in rung.parameters}
+    model = copy.deepcopy(origin, shared)
     ladder = build_ladder(model)
+    head = [parameter for _, parameter in ladder.head.parameters]
+    for parameter in head:  # drawn on the CPU: a seed means the same head on every device
+        parameter.data = parameter.data.cpu()
     reset_head(model, ladder, derive(seed, HEAD))
-    model.to(device)
-    start = dict(origin.named_parameters())
-    reference = {
-        name: start[name].detach().to(device) for rung in ladder.rungs for name, _ in rung.parameters
-    }
+    for parameter in head:
+        parameter.data = parameter.data.to(device)
+    reference = {name: start[name] for rung in rungs for name, _ in rung.parameters}
     return FineTuned(model, ladder, reference)

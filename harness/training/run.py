@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
-from collections.abc import Generator, Mapping
-from typing import Any
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 
 from harness.cache import digest
 from harness.errors import HarnessError
 from harness.plan import FORMAT, SOURCE
-from harness.prepare import ModelFacts
-from harness.recipe import parse
+from harness.recipe import Recipe, parse
 from harness.records import provenance
 from harness.records.record import Record, Status, write_predictions, write_record
 from harness.records.tensorboard import CELL_COLUMNS, FINAL_TEST, FINAL_VALIDATION, RunWriter, run_folder
 from harness.training import kept, sources
 from harness.training.checkpoint import Checkpoints, Progress
 from harness.training.data import open_split
-from harness.training.loop import DivergedError, Job, Point, evaluate, fit, memory_mb
+from harness.training.job import Job, Point
+from harness.training.loop import evaluate, fit, memory_mb
+from harness.training.member import DivergedError, Member
 from harness.training.model import fine_tuned, pretrained
+from harness.training.prefix import Where, open_prefix
 from harness.training.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 
 def pick_device(workspace: Workspace) -> torch.device:
@@ -48,87 +53,204 @@ def run_trial(trial: Mapping[str, Any], workspace: Workspace) -> Generator[Recor
     The record is written when the trial ends; a trial that is abandoned (the generator is closed) leaves its
     checkpoint, and the caller decides what its end means.
     """
+    bundle = run_bundle([trial], workspace)
+    while True:
+        try:
+            (draft,) = next(bundle)
+        except StopIteration as ended:
+            (record,) = ended.value
+            return cast(Record, record)
+        yield draft
+
+
+def run_bundle(
+    trials: Sequence[Mapping[str, Any]], workspace: Workspace
+) -> Generator[list[Record], None, list[Record]]:
+    """Run trials together to their end, yielding the records so far of those that were just evaluated.
+
+    Each record is written when its trial ends. What goes wrong for all of several at once (memory, a fault of
+    the code that batches them) sends each through on its own.
+    """
     pin_threads(workspace)
     device = pick_device(workspace)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    paths = workspace.paths
-    if trial["phase"] == SOURCE and (known := sources.recall(trial, workspace)) is not None:
-        return known
-    checkpoints = Checkpoints(paths.checkpoint(trial["trial_id"]), workspace.checkpoint_seconds)
-    loaded = checkpoints.load()
-    progress, saved = loaded if loaded is not None else (Progress(), None)
-    progress.attempts += loaded is not None
-    model_facts = workspace.models[trial["task"], trial["backbone"]]
-    started = time.monotonic() - progress.wall_s
-    writer = RunWriter(run_folder(paths, trial))
-    status: Status = "finished"
-    reason = ""
-    metrics: dict[str, dict[str, float] | None] = {"validation": None, "test": None}
-    retention: dict[str, Any] | None = None
-    notes: list[str] = []
-    drift: dict[str, Any] = {"relative_l2": None}
+    attempts = [Attempt(trial, workspace, device) for trial in trials]
     try:
-        recipe = parse(trial["recipe"], trial["strategy"])
-        group = digest([*(trial[name] for name in CELL_COLUMNS), trial["hyperparameters"]])
-        writer.hyperparameters(trial, group)
-        for point in progress.curve:
-            writer.point(point)
-        job = _job(trial, workspace, recipe, device, model_facts)
-        for point in fit(job, progress, saved, checkpoints):
-            writer.point(point)
-            yield draft(trial, workspace, progress, "stopped", "stopped by the scheduler", device)
-        metrics["validation"] = final_point(job, progress)["validation"]
-        final = {FINAL_VALIDATION: metrics["validation"][job.task.primary_metric]}  # type: ignore[index]
-        if trial["phase"] != "tune":
-            test = open_split(workspace, *_where(trial, recipe.training.max_length), "test")
-            evaluation = evaluate(job, test)
-            progress.flops += len(test) * sum(job.flops)
-            metrics["test"] = evaluation.metrics
-            final[FINAL_TEST] = evaluation.metrics[job.task.primary_metric]
-            rows = [{"example": index, **row} for index, row in enumerate(evaluation.predictions)]
-            write_predictions(paths, trial["trial_id"], rows)
-        writer.scalars(final, progress.steps)
-        if trial["phase"] == SOURCE:
-            sources.save(trial, workspace, job)
-        progress.wall_s = time.monotonic() - started
-        progress.peak_memory_mb = max(progress.peak_memory_mb, memory_mb(device))
-        drift, retention = _kept(trial, workspace, job, notes)
-    except DivergedError as error:
-        status, reason = "diverged", str(error)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        status, reason = "infeasible", f"out of memory: {error}"
-    except Exception as error:
-        if _out_of_memory(error):
-            status, reason = "infeasible", f"out of memory: {error}"
-        else:
-            status, reason = "failed", explain(error)
+        ready = [attempt for attempt in attempts if attempt.prepare()]
+        for group in _side_by_side(ready):
+            by_member = {attempt.member: attempt for attempt in group}
+            for attempt in group:
+                attempt.sharing["bundle"] = len(group)
+            try:
+                for evaluated in fit(list(by_member)):
+                    yield [by_member[member].point() for member in evaluated]
+            except Exception as error:
+                if len(group) > 1:
+                    logger.info("a bundle of %d trials is taken apart: %s", len(group), explain(error))
+                    for attempt in group:
+                        attempt.close()
+                        attempt.record = yield from _alone(attempt.trial, workspace)
+                    continue
+                group[0].fail(error)
+            for attempt in group:
+                attempt.end()
     finally:
-        writer.close()
-    if status != "finished":
-        progress.wall_s = time.monotonic() - started
-        progress.peak_memory_mb = max(progress.peak_memory_mb, memory_mb(device))
-    record = draft(trial, workspace, progress, status, reason, device)
-    record["metrics"] = metrics
-    record["drift"] = drift
-    record["retention"] = retention
-    record["notes"] += notes
-    write_record(paths, record)
-    if trial["phase"] == SOURCE and status == "finished":
-        sources.remember(record, workspace)
-    checkpoints.remove()
+        for attempt in attempts:
+            attempt.close()
+    return [attempt.record for attempt in attempts if attempt.record is not None]
+
+
+def _alone(trial: Mapping[str, Any], workspace: Workspace) -> Generator[list[Record], None, Record]:
+    (record,) = yield from run_bundle([trial], workspace)
     return record
 
 
+def _side_by_side(attempts: Sequence[Attempt]) -> list[list[Attempt]]:
+    """Those that stand at the same place of their training together: some may have been interrupted."""
+    groups: dict[Any, list[Attempt]] = {}
+    for attempt in attempts:
+        groups.setdefault(attempt.progress.place, []).append(attempt)
+    return list(groups.values())
+
+
+class Attempt:
+    """One trial from its start, or its checkpoint, to its record.
+
+    Attributes:
+        record: what was written at the end.
+        member: the trial in the loop, once prepared.
+    """
+
+    def __init__(self, trial: Mapping[str, Any], workspace: Workspace, device: torch.device) -> None:
+        self.trial, self._workspace, self._device = trial, workspace, device
+        self.record: Record | None = None
+        self._paths = workspace.paths
+        self._writer: RunWriter | None = None
+        self._metrics: dict[str, dict[str, float] | None] = {"validation": None, "test": None}
+        self._drift: dict[str, Any] = {"relative_l2": None}
+        self._retention: dict[str, Any] | None = None
+        self._notes: list[str] = []
+        self.sharing: dict[str, Any] = {"stored": [], "bundle": 1, "batched": False}
+        self._checkpoints = Checkpoints(
+            self._paths.checkpoint(trial["trial_id"]), workspace.checkpoint_seconds
+        )
+        loaded = self._checkpoints.load()
+        self.progress = Progress() if loaded is None else loaded[0]
+        self._saved = None if loaded is None else loaded[1]
+        self.progress.attempts += loaded is not None
+
+    def prepare(self) -> bool:
+        """Get ready to train; False if the trial has ended already."""
+        trial, workspace = self.trial, self._workspace
+        if trial["phase"] == SOURCE and (known := sources.recall(trial, workspace)) is not None:
+            self.record = known
+            return False
+        try:
+            recipe = parse(trial["recipe"], trial["strategy"])
+            self._writer = RunWriter(run_folder(self._paths, trial))
+            group = digest([*(trial[name] for name in CELL_COLUMNS), trial["hyperparameters"]])
+            self._writer.hyperparameters(trial, group)
+            for point in self.progress.curve:
+                self._writer.point(point)
+            job = _job(trial, workspace, recipe, self._device)
+            if job.prefix is not None:
+                frozen = {stage["frozen"] for stage in trial["stages"]}
+                self._notes += [
+                    f"frozen rungs run in every step: {reason}"
+                    for depth, reason in job.prefix.remarks.items()
+                    if depth in frozen
+                ]
+            self.member = Member(job, self.progress, self._saved, self._checkpoints)
+        except Exception as error:
+            self.fail(error)
+            return False
+        return True
+
+    def point(self) -> Record:
+        """The record so far, after an evaluation."""
+        assert self._writer is not None
+        self._writer.point(self.progress.curve[-1])
+        return draft(
+            self.trial, self._workspace, self.progress, "stopped", "stopped by the scheduler", self._device
+        )
+
+    def end(self) -> None:
+        """Score what was trained and write the record."""
+        if self.record is not None:
+            return
+        try:
+            if self.member.error is not None:
+                raise self.member.error
+            self._finish()
+        except Exception as error:
+            self.fail(error)
+            return
+        self._write("finished", "")
+
+    def _finish(self) -> None:
+        trial, workspace, job, progress = self.trial, self._workspace, self.member.job, self.progress
+        self.sharing |= {"stored": self.member.stored, "batched": self.member.batched}
+        assert self._writer is not None
+        started = time.monotonic()
+        self._metrics["validation"] = final_point(job, progress)["validation"]
+        primary = job.task.primary_metric
+        final = {FINAL_VALIDATION: self._metrics["validation"][primary]}  # type: ignore[index]
+        untouched = self.member.deepest
+        if trial["phase"] != "tune":
+            where = _where(trial, job.recipe.training.max_length)
+            test = job.above(untouched, open_split(workspace, *where, "test"), "test")
+            evaluation = evaluate(job, test)
+            progress.flops += len(test) * sum(job.flops)
+            self._metrics["test"] = evaluation.metrics
+            final[FINAL_TEST] = evaluation.metrics[primary]
+            rows = [{"example": index, **row} for index, row in enumerate(evaluation.predictions)]
+            write_predictions(self._paths, trial["trial_id"], rows)
+        self._writer.scalars(final, progress.steps)
+        if trial["phase"] == SOURCE:
+            sources.save(trial, workspace, job)
+        progress.wall_s += time.monotonic() - started
+        progress.peak_memory_mb = max(progress.peak_memory_mb, memory_mb(self._device))
+        self._drift, self._retention = _kept(trial, workspace, job, untouched, self._notes)
+
+    def fail(self, error: Exception) -> None:
+        """Write the record of a trial that came to no score."""
+        self.progress.peak_memory_mb = max(self.progress.peak_memory_mb, memory_mb(self._device))
+        if isinstance(error, DivergedError):
+            self._write("diverged", str(error))
+        elif isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _out_of_memory(error):
+            self._write("infeasible", f"out of memory: {error}")
+        else:
+            self._write("failed", explain(error))
+
+    def _write(self, status: Status, reason: str) -> None:
+        self.close()
+        record = draft(self.trial, self._workspace, self.progress, status, reason, self._device)
+        record["metrics"] = self._metrics
+        record["drift"], record["retention"] = self._drift, self._retention
+        record["sharing"] = self.sharing
+        record["notes"] += self._notes
+        write_record(self._paths, record)
+        if self.trial["phase"] == SOURCE and status == "finished":
+            sources.remember(record, self._workspace)
+        self._checkpoints.remove()
+        self.record = record
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
 def _kept(
-    trial: Mapping[str, Any], workspace: Workspace, job: Job, notes: list[str]
+    trial: Mapping[str, Any], workspace: Workspace, job: Job, untouched: int, notes: list[str]
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Drift and retention. They look at the model and are no part of what the strategy costs or comes to:
     where they fail, a note says so."""
     drift: dict[str, Any] = {"relative_l2": None}
     retention: dict[str, Any] | None = None
     try:
-        drift = kept.drift(job, pretrained(workspace, trial["task"], trial["backbone"]))
+        origin = pretrained(workspace, trial["task"], trial["backbone"], job.device)
+        drift = kept.drift(job, origin, untouched)
         retention = sources.retention(trial, workspace, job)
     except Exception as error:
         notes.append(f"what was kept is not measured: {explain(error)}")
@@ -139,20 +261,20 @@ def _where(trial: Mapping[str, Any], max_length: int | None) -> tuple[str, str, 
     return trial["task"], trial["backbone"], max_length
 
 
-def _job(
-    trial: Mapping[str, Any], workspace: Workspace, recipe: Any, device: torch.device, facts: ModelFacts
-) -> Job:
-    where = _where(trial, recipe.training.max_length)
+def _job(trial: Mapping[str, Any], workspace: Workspace, recipe: Recipe, device: torch.device) -> Job:
+    task, backbone, length = where = _where(trial, recipe.training.max_length)
+    frozen = min(stage["frozen"] for stage in trial["stages"])
     return Job(
         recipe=recipe,
-        task=workspace.task(trial["task"]),
-        facts=workspace.facts[trial["task"]],
-        tuned=fine_tuned(workspace, trial["task"], trial["backbone"], trial["seed"], device),
+        task=workspace.task(task),
+        facts=workspace.facts[task],
+        tuned=fine_tuned(workspace, task, backbone, trial["seed"], device, frozen),
         train=open_split(workspace, *where, "train"),
         validation=open_split(workspace, *where, "validation"),
         seed=trial["seed"],
         device=device,
-        flops=facts.flops,
+        flops=workspace.models[task, backbone].flops,
+        prefix=open_prefix(workspace, Where(task, backbone, length, recipe.training.precision), device),
     )
 
 
@@ -200,6 +322,7 @@ def draft(
         },
         "drift": {"relative_l2": None},
         "retention": None,
+        "sharing": {"stored": [], "bundle": 1, "batched": False},
         "attempts": progress.attempts,
         "notes": list(model.remarks),
         "provenance": {

@@ -20,8 +20,9 @@ from harness.recipe import parse
 from harness.records.paths import void
 from harness.records.record import Record, read_record, write_record
 from harness.training.data import open_split
+from harness.training.job import Job
 from harness.training.kept import put_back
-from harness.training.loop import Job, evaluate
+from harness.training.loop import evaluate
 from harness.training.model import FineTuned, source_model
 from harness.training.workspace import Workspace
 
@@ -44,6 +45,7 @@ def retention(trial: Mapping[str, Any], workspace: Workspace, job: Job) -> dict[
         task=task,
         facts=workspace.facts[source["task"]],
         tuned=FineTuned(model, build_ladder(model), {}),
+        prefix=None,
     )
     rows = open_split(workspace, source["task"], source["backbone"], recipe.training.max_length, split)
     before = read_record(workspace.paths.trial(source["trial_id"]))

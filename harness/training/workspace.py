@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.backbones.base import Backbone
 from harness.cache import cache_folder
-from harness.plan import Plan
+from harness.plan import Plan, Trial
 from harness.prepare import ModelFacts
 from harness.records.paths import ResultPaths
 from harness.registry import build, plugins
+from harness.strategies.base import untouched
 from harness.tasks.base import Facts, Task
 
 
@@ -19,7 +21,9 @@ from harness.tasks.base import Facts, Task
 class Workspace:
     """Names resolve to (plug-in name, settings). Everything here pickles without the plug-ins.
 
-    `sources` are the trials that train a backbone on its source task, by the backbone's name.
+    `sources` are the trials that train a backbone on its source task, by the backbone's name; `passes` says
+    how often the planned trials go through a split above each depth, by (task, backbone, max_length,
+    precision).
 
     Compared by identity: a process holds one, and its caches of weights and data are keyed by it.
     """
@@ -34,6 +38,8 @@ class Workspace:
     gpus: float
     checkpoint_seconds: float
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    passes: dict[tuple[str, str, int | None, str], dict[int, int]] = field(default_factory=dict)
+    store_bytes: float = 0
 
     @property
     def paths(self) -> ResultPaths:
@@ -46,6 +52,28 @@ class Workspace:
     def backbone(self, name: str) -> Backbone:
         plugin, settings = self.backbone_settings[name]
         return build(plugins("backbones", Backbone)[plugin], settings, name)
+
+
+def passes(plan: Plan) -> dict[tuple[str, str, int | None, str], dict[int, int]]:
+    """How often the planned trials go through train above each depth at which rungs keep their pretrained
+    weights. Confirm trials, and those of an open search, are taken to be the default configuration's."""
+    found: dict[tuple[str, str, int | None, str], Counter[int]] = {}
+
+    def count(trial: Trial, times: int = 1) -> None:
+        settings = trial.recipe["training"]
+        where = (trial.task, trial.backbone, settings["max_length"], settings["precision"])
+        depths = untouched([stage["frozen"] for stage in trial.stages])
+        for stage, depth in zip(trial.stages, depths, strict=True):
+            if depth > 0:
+                found.setdefault(where, Counter())[depth] += times * stage["epochs"]
+
+    for trial in {trial.trial_id: trial for trial in plan.planned()}.values():
+        count(trial)
+    for cell in plan.cells:
+        default = plan.trial(cell, cell.space.default, 0, "tune")
+        listed = cell.configurations is not None
+        count(default, len(plan.confirm_seeds) + (0 if listed else cell.budget * len(plan.tune_seeds)))
+    return {where: {depth: n for depth, n in depths.items() if n} for where, depths in found.items()}
 
 
 def workspace_of(plan: Plan, results: Path) -> Workspace:
@@ -66,4 +94,6 @@ def workspace_of(plan: Plan, results: Path) -> Workspace:
         gpus=sweep.resources.gpus,
         checkpoint_seconds=sweep.resources.checkpoint_seconds,
         sources={name: trial.as_dict() for name, trial in plan.sources.items()},
+        passes=passes(plan) if sweep.resources.share else {},
+        store_bytes=sweep.resources.store_gb * 1e9,
     )

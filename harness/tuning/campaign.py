@@ -6,17 +6,25 @@ nothing of Ray: both executors ask it for the next trial and tell it how each on
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal
 
-from harness.plan import SOURCE, Cell, Plan, Trial
+from harness.analysis.racing import Out
+from harness.plan import SOURCE, Cell, Plan, Trial, hyperparameters
+from harness.records import index
 from harness.records.paths import ResultPaths, write_json
-from harness.records.record import FINAL, Record, read_record, write_record
+from harness.records.record import FINAL, Brief, Record, brief, read_record, write_record
 from harness.search.base import Asker, Listed, Outcome, Values
+from harness.tuning.bundles import bundle_key, size
+from harness.tuning.racing import Race
 
 
 @dataclass(frozen=True)
@@ -25,18 +33,24 @@ class Event:
 
     what: Literal["known", "started", "point", "ended"]
     trial: Trial
-    record: Record | None = None
+    record: Brief | None = None
 
 
 Watch = Callable[[Event], None]
 
+# A cell's file lists all its trials: written for each of them it would cost more with every trial. It is
+# written at once where the cell's phase changes, and else after so many seconds, or so many times as long as
+# the last writing took.
+_SAVE_SECONDS = 5.0
+_SAVE_SHARE = 20
 
-@dataclass
+
+@dataclass(slots=True)
 class Tried:
-    """One configuration of a cell: its trials by seed and how they ended."""
+    """One configuration of a cell: the ids of its trials by seed, and how they ended."""
 
     values: Values
-    trials: dict[int, Trial]
+    trials: dict[int, str]
     ended: dict[int, Summary] = field(default_factory=dict)
 
     @property
@@ -52,7 +66,7 @@ class Tried:
         return fmean(score for score in scores if score is not None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What the campaign keeps of a record. `score` is oriented so that higher is better."""
 
@@ -71,16 +85,29 @@ class CellState:
     queue: deque[Trial] = field(default_factory=deque)
     confirms: bool = True
     blocked: bool = False  # its backbone could not be trained on its source task
+    unfinished: int = 0  # of `tried`
+    out: Out | None = None  # of the race, if there is one
 
     @property
     def phase(self) -> str:
         if self.blocked:
             return "blocked"
-        if not self.exhausted or not all(tried.complete for tried in self.tried):
+        if self.out is not None:
+            return "raced out"
+        if not self.exhausted or self.unfinished:
             return "tuning"
         if self.confirm is None:  # still to be handed out, if there is a winner to confirm
-            return "confirming" if self.confirms and winner(self.tried) is not None else "done"
+            return "confirming" if self.confirms and self.best is not None else "done"
         return "done" if self.confirm.complete else "confirming"
+
+    @property
+    def settled(self) -> bool:
+        return self.phase in ("done", "blocked", "raced out")
+
+    @cached_property
+    def best(self) -> Tried | None:
+        """The winner. Asked for once tuning has ended: nothing is tried after that."""
+        return winner(self.tried)
 
 
 class Campaign:
@@ -105,8 +132,27 @@ class Campaign:
         self._signs = {name: 1.0 if task.higher_is_better else -1.0 for name, task in plan.tasks.items()}
         self._waiting: dict[str, list[tuple[CellState, Tried, int]]] = {}
         self._known: dict[str, Summary] = {}
+        self._index = index.IndexWriter(paths)
+        self._recorded = self._read()
+        self._listed = all(cell.configurations is not None for cell in plan.cells)
+        self._unsaved: dict[str, CellState] = {}
+        self._save_at = 0.0
+        self._settled = 0  # so many of the first cells are
+        racing = plan.sweep.racing
+        self._race = Race(plan, racing.level, self._refill, self._drop_out) if racing else None
         self.cells = [self._open(cell) for cell in self._longest_first()]
         self._sources = self._open_sources()
+
+    def _read(self) -> dict[str, str]:
+        """What earlier runs recorded, by trial id, as JSON: objects would take ten times the memory."""
+        left = index.stamps(self.paths)
+        found = dict(index.covered(self.paths, "brief", left))
+        for trial_id in left:
+            record = read_record(self.paths.trial(trial_id))
+            if record is not None:
+                found[trial_id] = json.dumps(brief(record))
+                self._index.add(trial_id)
+        return found
 
     def _longest_first(self) -> list[Cell]:
         """Task by task in file order; within a task the cells with the longest trials first."""
@@ -128,7 +174,10 @@ class Campaign:
             asker = search.open(cell.space, name, task.higher_is_better, self.paths.root)
         else:
             asker = Listed(cell.configurations)
-        return CellState(cell, asker, confirms=len(self.plan.confirm_seeds) > 0)
+        state = CellState(cell, asker, confirms=len(self.plan.confirm_seeds) > 0)
+        if self._race is not None:
+            self._race.enter(state)
+        return state
 
     def _open_sources(self) -> dict[str, Trial]:
         """The source trials that are still to be trained, by trial id."""
@@ -149,21 +198,30 @@ class Campaign:
 
     @property
     def done(self) -> bool:
-        return all(state.phase in ("done", "blocked") for state in self.cells)
+        while self._settled < len(self.cells) and self.cells[self._settled].settled:
+            self._settled += 1
+        return self._settled == len(self.cells)
 
     def next(self) -> Trial | None:
         """The next trial to run now; None if everything left waits for a running one, or all is done."""
+        found = None if self.done else self._next()
+        while found is None and self._race is not None and self._race.moved():
+            found = self._next()  # a cell that waited need not wait any more
+        self._save_changed()
+        return found
+
+    def _next(self) -> Trial | None:
         for trial in self._sources.values():
             if trial.trial_id not in self.running:
                 self.running[trial.trial_id] = trial
                 self._watch(Event("started", trial))
                 return trial
-        for state in self.cells:
+        for state in itertools.islice(self.cells, self._settled, None):
             source = self.plan.sources.get(state.cell.backbone)
             if state.blocked or (source is not None and source.trial_id in self._sources):
                 continue
             while True:
-                while state.queue:
+                while state.queue and not (self._race and self._race.holds(state)):
                     trial = state.queue.popleft()
                     # another cell that shares the trial may have run it meanwhile
                     if trial.trial_id not in self.running and trial.trial_id not in self._known:
@@ -174,6 +232,54 @@ class Campaign:
                     break
         return None
 
+    def next_bundle(self, slots: int = 1) -> list[Trial]:
+        """The next trials to run together, mostly one; none where `next` would give none.
+
+        Args:
+            slots: so many bundles run at a time.
+        """
+        first = self.next()
+        if first is None:
+            return []
+        key = bundle_key(self.plan, first)
+        most = self.plan.sweep.resources.bundle
+        racing = self._race is not None and first.phase == "confirm"  # seed by seed
+        if key is None or most == 1 or racing or self._stoppable(first):
+            return [first]
+        found = [
+            (state, trial)
+            for state in itertools.islice(self.cells, self._settled, None)
+            if (state.cell.task, state.cell.backbone) == (first.task, first.backbone)
+            for trial in self._take(state, key, most * slots)
+        ]
+        count = size(len(found) + 1, most, slots) - 1
+        for state, trial in reversed(found[count:]):
+            state.queue.appendleft(trial)
+        for _, trial in found[:count]:
+            self.running[trial.trial_id] = trial
+            self._watch(Event("started", trial))
+        self._save_changed()
+        return [first, *(trial for _, trial in found[:count])]
+
+    def _stoppable(self, trial: Trial) -> bool:
+        return self.plan.sweep.scheduler is not None and self.may_stop(trial)
+
+    def _take(self, state: CellState, key: Hashable, most: int) -> list[Trial]:
+        """Take trials of this key out of a cell's queue, which grows for it where the search does not wait
+        for results."""
+        found: dict[str, Trial] = {}
+        while not state.blocked and not (self._race and self._race.holds(state)):
+            for trial in list(state.queue):
+                known = any(trial.trial_id in seen for seen in (self.running, self._known, found))
+                if known or (bundle_key(self.plan, trial) == key and not self._stoppable(trial)):
+                    state.queue.remove(trial)
+                    if not known and len(found) < most:
+                        found[trial.trial_id] = trial
+            ahead = isinstance(state.asker, Listed) and not state.exhausted
+            if state.queue or len(found) >= most or not (ahead and self._refill(state)):
+                break
+        return list(found.values())
+
     def _refill(self, state: CellState) -> bool:
         """Put a cell's next trials into its queue; False if it has none to give now."""
         if not state.exhausted:
@@ -182,41 +288,41 @@ class Campaign:
                 state.exhausted = True
                 self._save(state)
                 return True
-            seeds = self.plan.tune_seeds
-            tried = Tried(values, {s: self.plan.trial(state.cell, values, s, "tune") for s in seeds})
+            trials = self.plan.trials(state.cell, values, self.plan.tune_seeds, "tune")
+            tried = Tried(values, {trial.seed: trial.trial_id for trial in trials})
             state.tried.append(tried)
-            self._owe(state, tried)
+            state.unfinished += 1
+            self._owe(state, tried, trials)
             return True
         if state.phase != "confirming" or state.confirm is not None:
             return False
-        best = winner(state.tried)
-        assert best is not None  # or the phase were another
-        seeds = self.plan.confirm_seeds
-        state.confirm = Tried(
-            best.values, {s: self.plan.trial(state.cell, best.values, s, "confirm") for s in seeds}
-        )
-        self._owe(state, state.confirm)
+        assert state.best is not None  # or the phase were another
+        trials = self.plan.trials(state.cell, state.best.values, self.plan.confirm_seeds, "confirm")
+        state.confirm = Tried(state.best.values, {trial.seed: trial.trial_id for trial in trials})
+        self._save(state)
+        self._owe(state, state.confirm, trials)
         return True
 
-    def _owe(self, state: CellState, tried: Tried) -> None:
+    def _owe(self, state: CellState, tried: Tried, trials: list[Trial]) -> None:
         """Queue what is not recorded; take what is."""
-        for seed, trial in tried.trials.items():
-            self._waiting.setdefault(trial.trial_id, []).append((state, tried, seed))
-        self._save(state)
-        for seed, trial in list(tried.trials.items()):
-            if seed not in tried.trials:
+        for trial in trials:
+            self._waiting.setdefault(trial.trial_id, []).append((state, tried, trial.seed))
+        self._unsaved[state.cell.id] = state
+        for trial in trials:
+            if trial.seed not in tried.trials:
                 continue  # an earlier seed was stopped, see `_drop_rest`
-            if self._known.get(trial.trial_id) is None:
-                record = read_record(self.paths.trial(trial.trial_id))
+            if trial.trial_id not in self._known:
+                text = self._recorded.get(trial.trial_id)
+                record: Brief | None = None if text is None else json.loads(text)
                 if record is None or not self._counts(record):
                     state.queue.append(trial)
                     continue
-                self._known[trial.trial_id] = self._summary(trial, record)
-                self._replay(trial, self._known[trial.trial_id])
+                del self._recorded[trial.trial_id]
+                self._replay(trial, self._note(trial, record))
                 self._watch(Event("known", trial, record))
             self._deliver(trial.trial_id)
 
-    def _counts(self, record: Record) -> bool:
+    def _counts(self, record: Brief) -> bool:
         """Whether a record of an earlier run settles its trial: a failed one is tried again, and so is one
         that a scheduler stopped when the sweep no longer has a scheduler, or several cells share it now."""
         shared = record["trial_id"] in self.plan.merged
@@ -229,6 +335,7 @@ class Campaign:
     def point(self, trial: Trial, record: Record) -> None:
         """A running trial has been evaluated."""
         self._watch(Event("point", trial, record))
+        self._save_changed()
 
     def may_stop(self, trial: Trial) -> bool:
         """Whether a scheduler may end a trial early.
@@ -240,15 +347,23 @@ class Campaign:
         shared = trial.trial_id in self.plan.merged or len(self._waiting.get(trial.trial_id, [])) > 1
         return not shared and trial.phase == "tune" and trial.seed == self.plan.tune_seeds[0]
 
+    def stops(
+        self, trial: Trial, draft: Record, judge: Callable[[Trial, tuple[tuple[float, float], ...]], bool]
+    ) -> bool:
+        """Whether a scheduler, asked where it may be, ends a trial that has just been evaluated."""
+        return self.may_stop(trial) and judge(trial, self.curve(trial, draft))
+
     def finish(self, trial: Trial, record: Record) -> None:
         """A trial has ended; its record is on disk."""
         self.running.pop(trial.trial_id, None)
+        self._recorded.pop(trial.trial_id, None)  # of an earlier run, which did not count
+        self._index.add(trial.trial_id)
         if trial.phase == SOURCE:
             del self._sources[trial.trial_id]
             self._watch(Event("ended", trial, record))
             self._source_ended(trial, record)
             return
-        self._known[trial.trial_id] = self._summary(trial, record)
+        self._note(trial, record)
         self._watch(Event("ended", trial, record))
         self._deliver(trial.trial_id)
 
@@ -275,12 +390,16 @@ class Campaign:
         # a record on disk has null where the metric was undefined, one in memory has NaN
         return None if value is None or not math.isfinite(value) else self._signs[trial.task] * value
 
-    def _summary(self, trial: Trial, record: Record) -> Summary:
+    def _note(self, trial: Trial, record: Brief) -> Summary:
+        """Sum a record up, and keep what is needed of that."""
         finished = record["status"] == "finished"
         final = self.score(trial, record["metrics"]["validation"]) if finished else None
-        return Summary(record["status"], final, self.curve(trial, record))
+        summary = Summary(record["status"], final, self.curve(trial, record))
+        # Curves are told to searches that decide as they go; a large grid has no use for them.
+        self._known[trial.trial_id] = replace(summary, curve=()) if self._listed else summary
+        return summary
 
-    def curve(self, trial: Trial, record: Record) -> tuple[tuple[float, float], ...]:
+    def curve(self, trial: Trial, record: Brief) -> tuple[tuple[float, float], ...]:
         """(epoch, score) of every evaluation so far."""
         # By the trial's task: the record may be of a time when the task had another name.
         scored = ((point["epoch"], self.score(trial, point["validation"])) for point in record["curve"])
@@ -292,31 +411,58 @@ class Campaign:
             if tried.ended[seed].status == "stopped":
                 self._drop_rest(state, tried)
             if tried is not state.confirm and tried.complete:
+                state.unfinished -= 1
                 state.asker.tell(tried.values, outcome(tried))
             if state.phase == "done":
                 self._save(state)
 
     def _drop_rest(self, state: CellState, tried: Tried) -> None:
         """A configuration that was stopped cannot win: its seeds that have not started are not run."""
-        for seed, trial in list(tried.trials.items()):
-            started = trial.trial_id in self.running or self.paths.trial(trial.trial_id).exists()
+        for seed, trial_id in list(tried.trials.items()):
+            started = any(trial_id in seen for seen in (self.running, self._known, self._recorded))
             if seed in tried.ended or started:
                 continue
-            if trial in state.queue:
-                state.queue.remove(trial)
+            state.queue = deque(trial for trial in state.queue if trial.trial_id != trial_id)
             del tried.trials[seed]
-            self._waiting[trial.trial_id].remove((state, tried, seed))
+            waiting = self._waiting[trial_id]
+            waiting[:] = [entry for entry in waiting if entry[1] is not tried]
+        self._unsaved[state.cell.id] = state
+
+    def _drop_out(self, state: CellState, why: Out) -> None:
+        """A cell is out of the race: what it has not started is not run."""
+        assert state.confirm is not None
+        self._drop_rest(state, state.confirm)
+        state.out = why
         self._save(state)
 
     # -- what the report reads -------------------------------------------------------------------
+
+    def _save_changed(self) -> None:
+        """Write the files of cells that have changed, but not too often."""
+        started = time.monotonic()
+        if not self._unsaved or started < self._save_at:
+            return
+        for state in list(self._unsaved.values()):
+            self._save(state)
+        ended = time.monotonic()
+        self._save_at = ended + max(_SAVE_SECONDS, _SAVE_SHARE * (ended - started))
+
+    def close(self) -> None:
+        """Write what is still unwritten; an interrupted campaign is closed like one that is done."""
+        self._save_at = 0.0
+        self._save_changed()
+        self._index.flush()
 
     def _save(self, state: CellState) -> None:
         """Which trials belong to the cell, and what won."""
 
         def listed(tried: Tried) -> Iterator[dict[str, Any]]:
-            for seed, trial in tried.trials.items():
-                yield {"trial_id": trial.trial_id, "hyperparameters": trial.hyperparameters, "seed": seed}
+            for seed, trial_id in tried.trials.items():
+                yield {
+                    "trial_id": trial_id, "hyperparameters": hyperparameters(tried.values), "seed": seed
+                }  # fmt: skip
 
+        self._unsaved.pop(state.cell.id, None)
         best = winner(state.tried) if state.exhausted else None
         content = {
             "id": state.cell.id,
@@ -325,8 +471,9 @@ class Campaign:
             "strategy": state.cell.strategy,
             "tune": [entry for tried in state.tried for entry in listed(tried)],
             "confirm": list(listed(state.confirm)) if state.confirm else [],
-            "winner": next(iter(best.trials.values())).hyperparameters if best is not None else None,
+            "winner": hyperparameters(best.values) if best is not None else None,
             "state": state.phase,
+            **({"raced_out": state.out.as_dict()} if state.out is not None else {}),
         }
         write_json(self.paths.cell(state.cell.id), content)
 

@@ -146,12 +146,15 @@ def launch(plan: Plan, paths: ResultPaths, executor: Executor, watch: Watch) -> 
         _describe_curves(plan, paths)
         halvings = halving.Halving(sweep.scheduler)
         campaign = Campaign(plan, paths, watch, halvings.replay)
-        if executor.local:
-            local.execute(campaign, workspace, halvings)
-        else:
-            from harness.tuning import ray_tune
+        try:
+            if executor.local:
+                local.execute(campaign, workspace, halvings)
+            else:
+                from harness.tuning import ray_tune
 
-            ray_tune.execute(campaign, workspace, halvings, sweep.resources)
+                ray_tune.execute(campaign, workspace, halvings, sweep.resources)
+        finally:
+            campaign.close()
         return campaign
 
 

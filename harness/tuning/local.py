@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.training.run import run_trial
+from harness.training.run import run_bundle
 from harness.training.workspace import Workspace
 from harness.tuning.campaign import Campaign
 from harness.tuning.halving import Halving
@@ -10,16 +10,19 @@ from harness.tuning.halving import Halving
 
 def execute(campaign: Campaign, workspace: Workspace, halving: Halving) -> None:
     """Run what the campaign owes. KeyboardInterrupt leaves a resumable state."""
-    while (trial := campaign.next()) is not None:
-        run = run_trial(trial.as_dict(), workspace)
+    while bundle := campaign.next_bundle():
+        trials = {trial.trial_id: trial for trial in bundle}
+        run = run_bundle([trial.as_dict() for trial in bundle], workspace)
         while True:
             try:
-                draft = next(run)
+                drafts = next(run)
             except StopIteration as ended:
-                campaign.finish(trial, ended.value)
+                for record in ended.value:
+                    campaign.finish(trials[record["trial_id"]], record)
                 break
-            campaign.point(trial, draft)
-            if campaign.may_stop(trial) and halving.judge(trial, campaign.curve(trial, draft)):
+            for draft in drafts:
+                campaign.point(trials[draft["trial_id"]], draft)
+            if len(bundle) == 1 and campaign.stops(bundle[0], drafts[0], halving.judge):
                 run.close()
-                campaign.stop(trial, draft)
+                campaign.stop(bundle[0], drafts[0])
                 break

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 import torch
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from harness.cache import CACHE_VARIABLE
@@ -26,6 +26,7 @@ from harness.training.checkpoint import Progress
 from harness.training.run import draft
 from harness.training.workspace import Workspace
 from harness.tuning.campaign import Campaign
+from harness.tuning.forgetting import ForgettingScheduler, SilentProgress
 from harness.tuning.halving import Halving
 from harness.tuning.trainable import TrialRunner
 
@@ -38,38 +39,41 @@ class Unsaved:
 
 
 class PlanSearcher(Unsaved, Searcher):
-    """Hands out what the campaign owes. `trials` maps Ray's ids to ours."""
+    """Hands out what the campaign owes, a bundle as one trial of Tune's. `bundles` maps Ray's ids to ours."""
 
-    def __init__(self, campaign: Campaign, workspace: Workspace, concurrent: int | None) -> None:
+    def __init__(self, campaign: Campaign, workspace: Workspace, slots: int, concurrent: int | None) -> None:
         super().__init__(metric="score", mode="max")
-        self.trials: dict[str, Trial] = {}
+        self.bundles: dict[str, list[Trial]] = {}
         self._campaign, self._workspace = campaign, workspace
-        self._concurrent = concurrent
+        self._slots, self._concurrent = slots, concurrent
 
     def suggest(self, trial_id: str) -> Any:
-        if self._concurrent is not None and len(self._campaign.running) >= self._concurrent:
+        if self._concurrent is not None and len(self.bundles) >= self._concurrent:
             return None
-        trial = self._campaign.next()
-        if trial is None:
+        bundle = self._campaign.next_bundle(self._slots)
+        if not bundle:
             return Searcher.FINISHED if self._campaign.done else None
-        self._campaign.paths.trial(trial.trial_id).unlink(missing_ok=True)  # of an earlier, failed run
-        self.trials[trial_id] = trial
+        for trial in bundle:  # of an earlier, failed run
+            self._campaign.paths.trial(trial.trial_id).unlink(missing_ok=True)
+        self.bundles[trial_id] = bundle
         # One string: Tune would look for its own search spaces inside nested settings.
-        return {"trial": json.dumps(trial.as_dict())}
+        return {"trials": json.dumps([trial.as_dict() for trial in bundle])}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         if error:
             return  # `Bookkeeper.on_trial_error` knows the reason
-        trial = self.trials.pop(trial_id)
-        record = read_record(self._campaign.paths.trial(trial.trial_id))
-        if record is None and result is not None and "draft" in result:
-            self._campaign.stop(trial, json.loads(result["draft"]))
-        else:
-            self._campaign.finish(
-                trial, record or self.lost(trial, "failed", "the trial ended without a record")
-            )
+        bundle = self.bundles.pop(trial_id)
+        for trial in bundle:
+            record = read_record(self._campaign.paths.trial(trial.trial_id))
+            if record is None and len(bundle) == 1 and result is not None and "drafts" in result:
+                (draft,) = json.loads(result["drafts"])
+                self._campaign.stop(trial, draft)
+            else:
+                self._campaign.finish(
+                    trial, record or self.lost(trial, "failed", "the trial ended without a record")
+                )
 
     def lost(self, trial: Trial, status: Status, reason: str) -> Record:
         """Record a trial of which nothing but its end is known."""
@@ -87,7 +91,7 @@ class PlanSearcher(Unsaved, Searcher):
         """The records are the state."""
 
 
-class CellScheduler(Unsaved, FIFOScheduler):
+class CellScheduler(Unsaved, ForgettingScheduler):
     """Delegates to one ASHA per cell."""
 
     def __init__(self, campaign: Campaign, searcher: PlanSearcher, halving: Halving) -> None:
@@ -95,12 +99,16 @@ class CellScheduler(Unsaved, FIFOScheduler):
         self._campaign, self._searcher, self._halving = campaign, searcher, halving
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        ours = self._searcher.trials.get(trial.trial_id)
-        if ours is None or "draft" not in result:
+        bundle = self._searcher.bundles.get(trial.trial_id)
+        if bundle is None or "drafts" not in result:
             return str(TrialScheduler.CONTINUE)
-        record: Record = json.loads(result["draft"])
-        self._campaign.point(ours, record)
-        stop = self._campaign.may_stop(ours) and self._halving.judge(ours, self._campaign.curve(ours, record))
+        drafts: dict[str, Record] = {draft["trial_id"]: draft for draft in json.loads(result["drafts"])}
+        for ours in bundle:
+            if ours.trial_id in drafts:
+                self._campaign.point(ours, drafts[ours.trial_id])
+        stop = len(bundle) == 1 and self._campaign.stops(
+            bundle[0], drafts[bundle[0].trial_id], self._halving.judge
+        )
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
 
@@ -111,17 +119,15 @@ class Bookkeeper(Unsaved, tune.Callback):
         self._campaign, self._searcher = campaign, searcher
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        ours = self._searcher.trials.pop(trial.trial_id, None)
-        if ours is None:
-            return
-        record = read_record(self._campaign.paths.trial(ours.trial_id))
-        if record is None:
-            error = trial.get_error()
-            reason = f"the worker was lost: {' '.join(str(error).split())[:500]}"
-            record = self._searcher.lost(
-                ours, "infeasible" if "OutOfMemoryError" in repr(error) else "failed", reason
-            )
-        self._campaign.finish(ours, record)
+        for ours in self._searcher.bundles.pop(trial.trial_id, []):
+            record = read_record(self._campaign.paths.trial(ours.trial_id))
+            if record is None:
+                error = trial.get_error()
+                reason = f"the worker was lost: {' '.join(str(error).split())[:500]}"
+                record = self._searcher.lost(
+                    ours, "infeasible" if "OutOfMemoryError" in repr(error) else "failed", reason
+                )
+            self._campaign.finish(ours, record)
 
 
 @contextmanager
@@ -154,10 +160,20 @@ def check_resources(resources: Resources) -> None:
         raise bad("resources", f"no node holds a trial of {wants}; there are nodes of {has}")
 
 
+def slots(resources: Resources) -> int:
+    """How many trials the connected cluster holds at a time, as it is now; one at least."""
+    has = ray.cluster_resources()
+    fits = [has.get("CPU", 0.0) / resources.cpus]
+    if resources.gpus > 0:
+        fits.append(has.get("GPU", 0.0) / resources.gpus)
+    most = int(min(fits))
+    return max(1, most if resources.concurrent is None else min(most, resources.concurrent))
+
+
 def execute(campaign: Campaign, workspace: Workspace, halving: Halving, resources: Resources) -> None:
     """Run what the campaign owes on the connected cluster. Returns early on SIGINT."""
     shutil.rmtree(campaign.paths.tune, ignore_errors=True)  # what a killed run left
-    searcher = PlanSearcher(campaign, workspace, resources.concurrent)
+    searcher = PlanSearcher(campaign, workspace, slots(resources), resources.concurrent)
     # It prints a traceback for every lost worker; the reason is in the trial's record and in the report.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tuner = tune.Tuner(
@@ -176,7 +192,7 @@ def execute(campaign: Campaign, workspace: Workspace, halving: Halving, resource
             storage_path=str(campaign.paths.tune.resolve()),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials keep their own
             failure_config=tune.FailureConfig(max_failures=resources.retries),
-            callbacks=[Bookkeeper(campaign, searcher)],
+            callbacks=[Bookkeeper(campaign, searcher), SilentProgress()],
             verbose=0,
         ),
     )

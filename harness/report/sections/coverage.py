@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.analysis import wording
 from harness.analysis.cells import summarize
 from harness.analysis.study import Study
 from harness.records.record import STATUSES
@@ -22,6 +23,9 @@ class Coverage(Section):
 
     def build(self, study: Study, verdicts: Mapping[str, Any]) -> Sequence[Block]:
         blocks: list[Block] = [_cells(study)]
+        raced = _raced(study, verdicts)
+        if raced.rows:
+            blocks.append(raced)
         failures = _failures(study)
         if failures.rows:
             blocks.append(failures)
@@ -60,6 +64,31 @@ def _cells(study: Study) -> Table:
     return Table(
         "coverage", ("task", "strategy", "state", "planned", *statuses), tuple(rows[:_ROWS]), caption
     )
+
+
+def _raced(study: Study, verdicts: Mapping[str, Any]) -> Table:
+    """Which cells were raced out, when, and why."""
+    rows = tuple(
+        (
+            key,
+            name,
+            str(why["trials"]),
+            why["leader"],
+            wording.fixed(why["difference"]),
+            str(why["n"]),
+            f"{why['chance']:.2g} < {why['bound']:.2g}",
+        )
+        for key, task in verdicts["tasks"].items()
+        for name, why in task["raced_out"].items()
+    )
+    level = (study.plan.get("racing") or {}).get("level", "?")
+    caption = (
+        f"Cells that were raced out (level {level}): not in the tie set. Their chance of a place in it, "
+        "foretold from validation scores, had fallen below the level's share of one look, so their remaining "
+        "confirm trials were not run. Their comparisons rest on the seeds they did finish, and are no claims."
+    )
+    header = ("task", "strategy", "after trials", "behind", "by (validation)", "paired seeds", "chance")
+    return Table("raced-out", header, rows, caption)
 
 
 def _failures(study: Study) -> Table:

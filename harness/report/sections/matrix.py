@@ -60,6 +60,8 @@ def _cell(task: Mapping[str, Any], name: str) -> str:
         marks.append("tie")
     if name == task["recommended"]:
         marks.append("recommended")
+    if name in task["raced_out"]:
+        marks.append("raced out")
     if entry["failures"]:
         marks.append(wording.counts(entry["failures"]))
     return " · ".join([wording.score(entry), *marks])

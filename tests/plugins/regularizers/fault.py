@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness.regularizers.base import Regularizer, Weight
+from harness.regularizers.base import Penalty, Regularizer, Weight
 
 
 class Fault(Regularizer):
@@ -30,7 +30,7 @@ class Fault(Regularizer):
         return _Penalty(self)
 
 
-class _Penalty:
+class _Penalty(Penalty):
     def __init__(self, fault: Fault) -> None:
         self.fault, self.step = fault, 0
 

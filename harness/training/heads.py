@@ -1,0 +1,157 @@
+"""Heads of several trials, trained as one computation.
+
+The trials of a bundle have the same frozen backbone and differ in their heads. One forward pass of one model
+over the examples of all takes what the stored backbone gives, and every module of the head works on each
+trial's share of the batch with that trial's weights. Loss and dropout are computed per share, so that each
+trial comes to what it would come to alone, but for the rounding of batched products.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from harness.tasks.base import to_device
+from harness.training.member import Member
+from harness.training.precision import autocast
+
+# What one forward pass may take of the store at once, in bytes. More trials go in several passes.
+_AT_ONCE = 1 << 27
+_LOSSES = (
+    functional.cross_entropy,
+    functional.mse_loss,
+    functional.binary_cross_entropy_with_logits,
+)
+# Relative difference between the losses of batched and of single heads; products are summed in another order.
+_TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
+
+
+class CannotBatchError(Exception):
+    """These heads do not go together."""
+
+
+def together(members: Sequence[Member], batches: Sequence[list[int]]) -> torch.Tensor:
+    """The losses of the members, shape (members,), each on its own batch of equal size, from one forward
+    pass. The gradient of their sum is that of each.
+
+    Raises: CannotBatchError.
+    """
+    lead = members[0]
+    split, job = lead.train, lead.job
+    indices = [index for batch in batches for index in batch]
+    if len({len(batch) for batch in batches}) > 1 or split.store is None:
+        raise CannotBatchError("the members' batches are of different sizes, or nothing is stored")
+    ragged = any(len({tuple(shape) for shape in shapes[indices].tolist()}) > 1 for shapes in split.store.read)
+    share = _Shares(members, ragged)
+    inputs = to_device(split.batch(indices), job.device)
+    job.tuned.ladder.train(job.tuned.model, lead.stage.frozen)
+    with _grouped(members), share, autocast(job.recipe.training.precision, job.device):
+        outputs = job.tuned(inputs)
+    if share.losses is None or not torch.equal(outputs.loss.detach(), share.losses.detach().sum()):
+        raise CannotBatchError("the loss is no mean over examples")
+    return share.losses
+
+
+def pieces(members: Sequence[Member]) -> list[list[Member]]:
+    """The members in groups whose batches fit into one forward pass."""
+    store = members[0].train.store
+    batch = members[0].job.recipe.training.batch_size
+    size = max(1, int(_AT_ONCE / (batch * store.bytes))) if store is not None else 1
+    return [list(members[at : at + size]) for at in range(0, len(members), size)]
+
+
+def agree(batched: Sequence[torch.Tensor], single: Sequence[torch.Tensor], precision: str) -> bool:
+    tolerance = _TOLERANCE[precision]
+    pairs = [(float(ours), float(theirs)) for ours, theirs in zip(batched, single, strict=True)]
+    return all(abs(a - b) <= tolerance * (1 + abs(b)) for a, b in pairs)
+
+
+class _Shares(TorchFunctionMode):
+    """Losses and dropout member by member, each share of the batch on its own."""
+
+    def __init__(self, members: Sequence[Member], ragged: bool) -> None:
+        super().__init__()
+        self._members, self._ragged = members, ragged
+        self.losses: torch.Tensor | None = None
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.dropout:
+            return self._dropout(*args, **kwargs)
+        if func in _LOSSES:
+            return self._loss(func, *args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _dropout(
+        self, input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+    ) -> torch.Tensor:
+        if not training or p == 0:
+            return input
+        if self._ragged:
+            raise CannotBatchError("alone, a member would draw a mask of another shape")
+        dropped = []
+        for member, share in zip(self._members, self._cut(input), strict=True):
+            with member.drawing():
+                dropped.append(functional.dropout(share, p))
+        return torch.cat(dropped)
+
+    def _loss(self, func: Any, input: torch.Tensor, target: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        if self.losses is not None or kwargs.get("reduction", "mean") != "mean":
+            raise CannotBatchError("the loss is not one mean")
+        shares = zip(self._cut(input), self._cut(target), strict=True)
+        self.losses = torch.stack([func(ours, theirs, **kwargs) for ours, theirs in shares])
+        return self.losses.sum()
+
+    def _cut(self, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if len(tensor) % len(self._members):
+            raise CannotBatchError("a batch is not in equal shares")
+        return tensor.chunk(len(self._members))
+
+
+@contextmanager
+def _grouped(members: Sequence[Member]) -> Iterator[None]:
+    """Let the head of the first member's model work with the weights of all."""
+    heads = [
+        [module for module in member.job.tuned.ladder.head.modules if list(module.parameters(recurse=False))]
+        for member in members
+    ]
+    patched: list[nn.Module] = []
+    try:
+        for modules in zip(*heads, strict=True):
+            forward = _forward(modules)
+            modules[0].forward = forward
+            patched.append(modules[0])
+        yield
+    finally:
+        for module in patched:
+            del module.forward
+
+
+def _forward(modules: tuple[nn.Module, ...]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The forward pass of modules of one shape, each with its own weights on its own share of the input."""
+    bare = copy.copy(modules[0])  # whose forward pass stays its own
+    if any(True for _ in bare.buffers()) or any(True for _ in bare.children()):
+        raise CannotBatchError(f"the head holds a {type(bare).__name__}")
+    names = [name for name, _ in bare.named_parameters()]
+
+    def apply(weights: dict[str, torch.Tensor], share: torch.Tensor) -> Any:
+        return torch.func.functional_call(bare, weights, (share,))
+
+    def forward(input: torch.Tensor) -> torch.Tensor:
+        if len(input) % len(modules):
+            raise CannotBatchError("a batch is not in equal shares")
+        weights = {name: torch.stack([module.get_parameter(name) for module in modules]) for name in names}
+        shares = input.view(len(modules), -1, *input.shape[1:])
+        found: torch.Tensor = torch.vmap(apply)(weights, shares)
+        return found.flatten(0, 1)
+
+    return forward

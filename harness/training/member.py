@@ -1,0 +1,263 @@
+"""One trial in the loop: its weights, optimiser, generators and how far it has come."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import get_scheduler
+
+from harness.backbones.flops import training_flops
+from harness.regularizers.base import Penalty
+from harness.strategies.base import Stage
+from harness.training.checkpoint import Checkpoints, Progress
+from harness.training.data import train_batches
+from harness.training.job import Job, Point
+from harness.training.noise import noise, restore_noise, restore_torch_noise, seed_noise, torch_noise
+from harness.training.seeds import AUGMENTATION, NOISE, ORDER, derive
+
+_SCHEDULE = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+# Looking whether a loss is finite makes the host wait for an accelerator: there it is done every so many
+# steps.
+_LOOKED_AT = 16
+
+
+class DivergedError(Exception):
+    """The loss or its gradient is no longer a finite number."""
+
+
+class Member:
+    """Attributes:
+    progress: brought up to date at every evaluation, so that whoever stops the loop knows how far it came.
+    error: why it has left the loop before its end.
+    batches: the indices of this epoch's batches.
+    stored: depths at which the rungs below have been read from the store.
+    batched: it has been trained as one computation with others.
+    augmentation: the seed of this epoch's variations.
+    """
+
+    def __init__(
+        self, job: Job, progress: Progress, saved: dict[str, Any] | None, checkpoints: Checkpoints
+    ) -> None:
+        """Args: `saved` are the tensors of the checkpoint that `progress` comes from."""
+        self.job, self.progress, self.checkpoints = job, progress, checkpoints
+        self.error: DivergedError | None = None
+        self.stages = job.recipe.stages(len(job.tuned.ladder.rungs))
+        self.deepest = min(stage.frozen for stage in self.stages)  # what never trains needs no copy
+        self.best: dict[str, torch.Tensor] | None = None
+        self.batches: list[list[int]] = []
+        self.stored: list[int] = []
+        self.batched = False
+        self.augmentation = 0
+        self._saved = saved
+        self._noise: list[torch.Tensor] | None = None
+        self._unseen: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+        self._optimizer: torch.optim.Optimizer
+        self._schedule: LRScheduler
+        if saved is not None:
+            job.tuned.restore(saved["model"])
+            self.best = saved["best"]
+
+    # -- stages and epochs -----------------------------------------------------------------------
+
+    def enter(self, stage: Stage, depth: int, steps_per_epoch: int, alone: bool) -> None:
+        """Set up what trains in a stage, from the checkpoint if it was interrupted there.
+
+        Args:
+            depth: rungs that are as they were before training.
+            alone: nothing else in this process draws from the generators until the end.
+        """
+        job, settings, progress = self.job, self.job.recipe.training, self.progress
+        self.stage, self._alone = stage, alone
+        self.train = job.above(depth, job.train, "train")
+        self.validation = job.above(depth, job.validation, "validation")
+        if self.train.store is not None:
+            self.stored.append(depth)
+        job.tuned.ladder.freeze(stage.frozen)
+        weights = job.tuned.weights(stage.frozen)
+        self._parameters = [weight.value for weight in weights]
+        progress.trainable_params = max(progress.trainable_params, sum(p.numel() for p in self._parameters))
+        self._optimizer = job.recipe.optimizer.build(
+            job.tuned.parameter_groups(job.recipe.optimizer, stage.frozen)
+        )
+        steps = stage.epochs * steps_per_epoch
+        self._schedule = get_scheduler(
+            _SCHEDULE[settings.schedule], self._optimizer, math.ceil(settings.warmup * steps), steps
+        )
+        self._scaler = torch.amp.GradScaler(job.device.type, enabled=settings.precision == "fp16")
+        regularizer = job.recipe.regularizer
+        self._penalty: Penalty | None = regularizer.bind(weights) if regularizer is not None else None
+        self._decoupled = regularizer is not None and regularizer.mode == "decoupled"
+        self._loss_sum, self._loss_count = torch.zeros((), device=job.device), 0
+        saved, self._saved = self._saved, None
+        if saved is not None:
+            self._optimizer.load_state_dict(saved["optimizer"])
+            self._schedule.load_state_dict(saved["schedule"])
+            self._scaler.load_state_dict(saved["scaler"])
+            restore_noise(saved["noise"], job.device)
+        elif self._noise is None:
+            seed_noise(derive(job.seed, NOISE))
+        if self._noise is None:
+            self._noise = torch_noise(job.device)
+
+    def shuffle(self, epoch: int) -> None:
+        """Args: `epoch` of the whole trial, from 0."""
+        settings = self.job.recipe.training
+        order = derive(self.job.seed, ORDER, epoch)
+        self.batches = train_batches(self.train, settings.batch_size, order, settings.bucketing)
+        self.augmentation = derive(self.job.seed, AUGMENTATION, epoch)
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """What the model draws in this block comes from the trial's own generators."""
+        if self._alone:
+            yield
+            return
+        restore_torch_noise(self.noise, self.job.device)
+        yield
+        self._noise = torch_noise(self.job.device)
+
+    @property
+    def noise(self) -> list[torch.Tensor]:
+        """The state of the trial's own generators."""
+        assert self._noise is not None
+        return self._noise
+
+    def reset(self, noise: list[torch.Tensor]) -> None:
+        """Forget a forward pass that does not count: its gradients and what it drew."""
+        self._noise = noise
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    # -- a step ----------------------------------------------------------------------------------
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, loss: torch.Tensor, position: int) -> None:
+        """One optimiser step from the gradients of L(θ), whose value is `loss`, at the batch at `position`.
+
+        Raises: DivergedError at the first loss or gradient that is not finite (on an accelerator a few steps
+            later, with the number of the first).
+        """
+        job, settings, progress = self.job, self.job.recipe.training, self.progress
+        if self._penalty is not None and not self._decoupled:
+            loss = loss + self._penalty.backward(self._scaler.get_scale())
+        self._scaler.unscale_(self._optimizer)
+        limit = settings.clip if settings.clip is not None else math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
+        # fp16 overflows now and then: the scaler leaves that step out and halves its scale. A scale below 1
+        # cannot be overflow any more.
+        overflow = (
+            self._scaler.is_enabled()
+            and math.isfinite(loss.item())
+            and not math.isfinite(norm.item())
+            and self._scaler.get_scale() >= 1
+        )
+        if not overflow:
+            self._look(progress.steps + 1, loss, norm)
+            if self._penalty is not None and self._decoupled:
+                self._penalty.shrink(
+                    {p: group["lr"] for group in self._optimizer.param_groups for p in group["params"]}
+                )
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if not overflow:
+            self._schedule.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        progress.steps += 1
+        progress.place = progress.place._replace(batch=position + 1)
+        progress.flops += len(self.batches[position]) * training_flops(job.flops, self.stage.frozen)
+        self._loss_sum += loss
+        self._loss_count += 1
+
+    def _look(self, step: int, loss: torch.Tensor, norm: torch.Tensor) -> None:
+        self._unseen.append((step, loss, norm))
+        if self.job.device.type == "cpu" or self._scaler.is_enabled() or len(self._unseen) >= _LOOKED_AT:
+            self.look()
+
+    def look(self) -> None:
+        """Raises: DivergedError if something since the last look was not finite."""
+        unseen, self._unseen = self._unseen, []
+        if not unseen:
+            return
+        values = torch.stack([value for _, loss, norm in unseen for value in (loss, norm)]).tolist()
+        for (step, _, _), loss, norm in zip(unseen, values[::2], values[1::2], strict=True):
+            if not math.isfinite(loss):
+                raise DivergedError(f"the loss is {loss} at step {step}")
+            if not math.isfinite(norm):
+                raise DivergedError(f"the gradient's norm is {norm} at step {step}")
+
+    # -- an evaluation ---------------------------------------------------------------------------
+
+    def due(self, steps_per_epoch: int) -> bool:
+        """Whether the weights are to be evaluated after the step that was just made."""
+        progress, every = self.progress, self.job.recipe.training.evaluate_every
+        at_epoch_end = progress.place.batch == steps_per_epoch
+        last = progress.place[:2] == (len(self.stages) - 1, self.stage.epochs - 1)
+        return at_epoch_end if every is None else (at_epoch_end and last) or progress.steps % every == 0
+
+    def take(self, loss: float, metrics: dict[str, float], epoch: float) -> None:
+        """A point of the curve.
+
+        Raises: DivergedError if the validation loss is not finite.
+        """
+        progress = self.progress
+        if not math.isfinite(loss):
+            raise DivergedError(f"the validation loss is {loss} at step {progress.steps}")
+        progress.flops += len(self.validation) * sum(self.job.flops)
+        point = {
+            "epoch": epoch,
+            "step": progress.steps,
+            "train_loss": float(self._loss_sum) / self._loss_count,
+            "validation_loss": loss,
+            "validation": metrics,
+            "learning_rate": float(self._schedule.get_last_lr()[0]),
+        }
+        self._loss_sum, self._loss_count = torch.zeros((), device=self.job.device), 0
+        progress.curve.append(point)
+        if progress.best is None or self._better(point, progress.curve[progress.best]):
+            progress.best = len(progress.curve) - 1
+            self.best = self.job.tuned.state(self.deepest) if self._keeps_best else None
+
+    def save(self) -> None:
+        """Write a checkpoint if it is time to."""
+        if not self.checkpoints.due():
+            return
+        state = noise(self.job.device)
+        if not self._alone:
+            state["torch"] = self._noise
+        tensors = {
+            "model": self.job.tuned.state(self.deepest),
+            "best": self.best,
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "noise": state,
+        }
+        self.checkpoints.save(self.progress, tensors)
+
+    def keep(self) -> None:
+        """End with the weights that are scored."""
+        if self._keeps_best and self.best is not None:
+            self.job.tuned.restore(self.best)
+
+    @property
+    def out_of_patience(self) -> bool:
+        patience, progress = self.job.recipe.training.patience, self.progress
+        if patience is None or progress.best is None:
+            return False
+        return len(progress.curve) - 1 - progress.best >= patience
+
+    @property
+    def _keeps_best(self) -> bool:
+        return self.job.recipe.training.keep == "best"
+
+    def _better(self, point: Point, best: Point) -> bool:
+        task = self.job.task
+        new, old = (entry["validation"][task.primary_metric] for entry in (point, best))
+        return bool(new > old if task.higher_is_better else new < old)
