@@ -23,6 +23,7 @@ from harness import spec
 from harness.errors import InputError
 from harness.plan import make_plan
 from harness.prepare import prepare
+from harness.training import data
 from harness.training.data import (
     Split,
     encode,
@@ -76,7 +77,7 @@ def test_rows_are_what_the_tokenizer_says(workspace: Any) -> None:
     for name, raw in task.load("words").items():
         split = open_split(one, "words", "tiny", 6, name)
         assert len(split) == len(raw)
-        assert list(split.rows["labels"]) == [facts.classes.index(label) for label in raw["label"]]
+        assert [row["labels"] for row in split.rows] == [facts.classes.index(label) for label in raw["label"]]
         whole = [tokenizer(text)["input_ids"] for text in raw["text"]]
         assert max(map(len, whole)) > 6
         for row, ids in zip(split.rows, whole, strict=True):
@@ -108,8 +109,11 @@ def test_texts_longer_than_the_model_reads_are_cut_to_it(workspace: Any, models:
         assert open_split(one, "words", "tiny", wanted, "train").lengths.max() == longest
 
 
-def test_every_split_is_memory_mapped_from_the_cache(workspace: Any) -> None:
-    """Workers of a machine share one copy in the page cache, whatever the size of the data."""
+def test_large_splits_are_memory_mapped_from_the_cache(
+    workspace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of a machine share one copy in the page cache; what is small is held as Python values."""
+    monkeypatch.setattr(data, "_SMALL", 0)
     one = workspace()
     folder = encode(one, "words", "tiny", LENGTH)
     for name in ("train", "validation", "test"):
@@ -329,5 +333,26 @@ def test_a_batch_is_padded_to_its_own_longest(workspace: Any) -> None:
         assert batch["attention_mask"].sum(dim=1).tolist() == split.lengths[indices].tolist()
         assert (batch["input_ids"][batch["attention_mask"] == 0] == 0).all()
         assert batch["labels"].dtype == torch.int64
-        assert batch["labels"].tolist() == [list(split.rows["labels"])[i] for i in indices]
+        assert batch["labels"].tolist() == [split.rows[i]["labels"] for i in indices]
     assert split.lengths.min() < split.lengths.max() <= LENGTH
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_texts_are_padded_as_their_tokenizer_pads_them(models: Any, family: str, side: str) -> None:
+    import torch
+    from transformers import DataCollatorWithPadding
+
+    from harness.backbones.base import Backbone
+    from harness.tasks.text_classification import padded
+
+    tokenizer = Backbone(path=str(models(family))).processor("AutoTokenizer")
+    tokenizer.padding_side = side
+    texts = ["the cat", "a very old horse and some new apple", "fig"]
+    examples = [{**tokenizer(text), "labels": label} for text, label in zip(texts, (1, 0, 2), strict=True)]
+    ours = padded(examples, tokenizer)
+    theirs = DataCollatorWithPadding(tokenizer, return_tensors="pt")(examples)
+    assert set(ours) == set(theirs)
+    assert all(
+        torch.equal(ours[name], theirs[name]) and ours[name].dtype == theirs[name].dtype for name in ours
+    )

@@ -103,11 +103,20 @@ def test_examples_of_validation_and_test_differ() -> None:
     assert raced_out({}, SIX, 0.05) == {}
 
 
+def holm(p: list[float]) -> list[float]:
+    """As `stats.holm`, which collects garbage for half a second each time (statsmodels does)."""
+    adjusted, highest = [0.0] * len(p), 0.0
+    for rank, index in enumerate(np.argsort(p)):
+        highest = max(highest, (len(p) - rank) * p[index])
+        adjusted[index] = highest
+    return adjusted
+
+
 def races(
     means: list[float], spreads: list[float], level: float, count: int, rng: np.random.Generator
 ) -> tuple[int, int, float]:
-    """Simulated races of four cells, three tune and six confirm seeds: how often a cell that is in the tie set
-    of the whole grid was raced out, how many cells were, and the confirm trials that were run, as a share."""
+    """Simulated races of four cells, three tune and six confirm seeds: how often a cell that is in the tie
+    set of the whole grid was raced out, how many cells were, and the share of confirm trials that ran."""
     wrong = out = run = 0
     keys = [("tune", s) for s in range(3)] + [("confirm", s) for s in range(6)]
     for _ in range(count):
@@ -123,11 +132,11 @@ def races(
         final = test[:, 3:]
         leader = int(final.mean(axis=1).argmax())
         pairs = [(a, b) for a in range(4) for b in range(a)]
-        adjusted = stats.holm([stats.paired_p(final[a] - final[b]) for a, b in pairs])
+        adjusted = holm([stats.paired_p(final[a] - final[b]) or 0.0 for a, b in pairs])
         beaten = {
             sum(pair) - leader
             for pair, p in zip(pairs, adjusted, strict=True)
-            if leader in pair and p is not None and p < 0.05
+            if leader in pair and p < 0.05
         }
         wrong += bool(gone - beaten)
         out += len(gone)
@@ -146,9 +155,8 @@ def test_what_belongs_in_the_tie_set_is_hardly_ever_raced_out(
     means: list[float], spreads: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(racing, "DRAWS", 1500)
-    level, count = 0.05, 120
+    level, count = 0.05, 200
     wrong, _, _ = races(means, spreads, level, count, np.random.default_rng(5))
-    assert wrong <= scipy_stats.binom.ppf(0.999, count, level)
     assert wrong / count <= level
 
 
@@ -222,7 +230,7 @@ def test_the_claims_of_a_race_are_those_of_who_is_left(paths: ResultPaths) -> No
         assert (comparison["verdict"] == "raced out") == bool(raced)
         assert (comparison["p_adjusted"] is None) == bool(raced)
     [left] = [c for c in compared if c["p_adjusted"] is not None]
-    assert left["p_adjusted"] == left["p"]
+    assert left["p_adjusted"] == pytest.approx(2 * left["p"]), "poor against bad is not answered"
 
 
 def test_without_a_race_nobody_is_out(paths: ResultPaths) -> None:

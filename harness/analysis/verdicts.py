@@ -29,10 +29,11 @@ def judge(study: Study) -> dict[str, Any]:
         pairs = _pairs([cell.strategy for cell in arena.cells], study.plan.get("baseline"))
         compared = [_compare(summaries[a], summaries[b], arena) for a, b in pairs]
         contests.append((arena, summaries, compared))
-    # Cells that are out of the race make no claims: validation has dropped them, before test was looked at.
-    everything = [c for _, _, compared in contests for c in compared if c["verdict"] != RACED_OUT]
-    adjusted = stats.holm([comparison["p"] for comparison in everything])
-    for comparison, p in zip(everything, adjusted, strict=True):
+    # The race has decided, by validation, between who is in and who is out: no claim is left to make there.
+    # Between two cells that are out nothing is decided: these claims count, unanswered.
+    everything = [(c, s) for _, s, compared in contests for c in compared if _outs(c, s) != 1]
+    adjusted = stats.holm([None if _outs(c, s) else c["p"] for c, s in everything])
+    for (comparison, _), p in zip(everything, adjusted, strict=True):
         comparison["p_adjusted"] = p
     tasks = {
         arena.key: _verdict(arena, summaries, [_decide(c, arena) for c in compared], study)
@@ -45,6 +46,11 @@ def judge(study: Study) -> dict[str, Any]:
         "complete": not study.unfinished and not missing,
         "tasks": tasks,
     }
+
+
+def _outs(comparison: Mapping[str, Any], summaries: Mapping[str, CellSummary]) -> int:
+    """How many of the two cells are out of the race."""
+    return sum(summaries[comparison[side]].cell.raced_out is not None for side in ("a", "b"))
 
 
 def _pairs(strategies: list[str], baseline: str | None) -> list[tuple[str, str]]:

@@ -47,7 +47,10 @@ def score(
     """Every metric over one split, `{name: value}`; hub metrics give the value of their own first key."""
     values: dict[str, float] = {}
     for name in names:
-        extra = {} if name.startswith(HUB) else context
-        result = load(name).compute(predictions=predictions, references=references, **extra)
+        metric = load(name)
+        if isinstance(metric, Metric):  # `compute` writes both to an Arrow table first: ten times the time
+            result = metric.measure(predictions, references, **context)
+        else:
+            result = metric.compute(predictions=predictions, references=references)
         values[name] = float(next(iter(result.values())))
     return values

@@ -4,9 +4,9 @@ One folder per task and backbone with the table's columns; one run per trial bel
 configuration share a group, so the seed stays out of the group's name. The HParams table shows a metric
 only if its tag is a scalar of the run, and shows the last value.
 
-Not written by torch: its `add_hparams` makes a sub-run with a time stamp, and reports must not need torch. Nor
-by tensorboard's `EventFileWriter`, which starts a thread for every file: a trial writes few events, and a
-reader is to see them at once.
+Not written by torch: its `add_hparams` makes a sub-run with a time stamp, and reports must not need torch.
+Nor by tensorboard's `EventFileWriter`, which starts a thread for every file: a trial writes few events, and
+a reader is to see them at once.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from harness.tasks.base import LENGTH, Collate, Facts
 from harness.tasks.labels import Labelled
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
 
 
@@ -89,12 +90,30 @@ class TextClassification(Labelled):
         return encoded.add_column("labels", labels)
 
     def collate(self, processor: Any) -> Collate:
-        from transformers import DataCollatorWithPadding
-
-        pad = DataCollatorWithPadding(processor, return_tensors="pt")
-        return lambda examples, _: dict(pad(examples))
+        return lambda examples, _: padded(examples, processor)
 
     def predict(self, outputs: Any, examples: Any, facts: Facts) -> list[dict[str, Any]]:
         if self.regression:
             return [{"prediction": float(value)} for value in outputs.logits.float().cpu().numpy()[:, 0]]
         return super().predict(outputs, examples, facts)
+
+
+def padded(examples: Sequence[Mapping[str, Any]], processor: Any) -> dict[str, torch.Tensor]:
+    """What the tokenizer's own `pad` makes of encoded texts, at a fraction of its time, which for a head on
+    stored features is most of a step."""
+    import torch
+
+    fill = {"input_ids": processor.pad_token_id, "token_type_ids": processor.pad_token_type_id}
+    longest = max(len(example["input_ids"]) for example in examples)
+    left = processor.padding_side == "left"
+    batch: dict[str, torch.Tensor] = {}
+    for name, first in examples[0].items():
+        if not isinstance(first, list):
+            batch[name] = torch.tensor([example[name] for example in examples])
+            continue
+        rows = np.full((len(examples), longest), fill.get(name, 0), dtype=np.int64)
+        for row, example in zip(rows, examples, strict=True):
+            values = example[name]
+            row[slice(longest - len(values), None) if left else slice(len(values))] = values
+        batch[name] = torch.from_numpy(rows)
+    return batch

@@ -26,6 +26,8 @@ _READERS = (
 )  # fmt: skip
 # The entry of a batch that stands in for the frozen rungs.
 GIVEN = "given"
+# Bytes in Arrow; Python values take some five times as much.
+_SMALL = 1 << 24
 # Batches that bucketing sorts by length together: the larger, the less padding and the less random.
 BUCKET = 50
 
@@ -35,7 +37,7 @@ class Split:
     """One encoded split.
 
     Attributes:
-        rows: an Arrow-backed data set of model inputs.
+        rows: model inputs: an Arrow-backed data set, or the same in memory where it is small.
         lengths: shape (examples,), the cost of each in the units that padding wastes.
         references: per example what is true, as the metrics take it.
         augmented: whether the task varies its training examples.
@@ -117,13 +119,22 @@ def open_split(
     datasets.disable_progress_bars()
     task = workspace.task(task_name)
     rows = datasets.load_from_disk(str(encode(workspace, task_name, backbone, max_length) / split))
+    inputs = rows.remove_columns([LENGTH, REFERENCE])
     return Split(
-        rows=rows.remove_columns([LENGTH, REFERENCE]),
+        rows=InMemory(inputs.to_list()) if inputs.data.nbytes <= _SMALL else inputs,
         lengths=np.asarray(rows[LENGTH][:]),
         references=list(rows[REFERENCE][:]),  # iterating over a column reads row by row
         collate=task.collate(task.processor(workspace.backbone(backbone))),
         augmented=task.augments,
     )
+
+
+class InMemory(list[Example]):
+    """The rows of a small data set as Python values: reading a batch of them from Arrow takes longer than
+    training a head on it."""
+
+    def __getitems__(self, indices: list[int]) -> list[Example]:
+        return [dict(self[index]) for index in indices]
 
 
 def train_batches(split: Split, size: int, seed: int, bucketing: bool) -> list[list[int]]:

@@ -120,6 +120,8 @@ def recorded_sweep(paths: ResultPaths, assignments: Sequence[str]) -> Plan:
     mistakes = []
     if study.unfinished:
         mistakes.append(f"{len(study.unfinished)} of its {len(study.cells)} cells are not done")
+    if lacking := int(study.frame["status"].isin(["missing", "unreadable"]).sum()):
+        mistakes.append(f"{lacking} of its records are missing")
     if (study.plan["search"]["scheduler"], study.plan.get("racing")) != (None, None):
         mistakes.append("it was recorded with a scheduler or a race, and is no full grid")
     if any(cell.configurations is None for cell in plan.cells):
@@ -129,9 +131,7 @@ def recorded_sweep(paths: ResultPaths, assignments: Sequence[str]) -> Plan:
     if not plan.confirm_seeds:
         mistakes.append("it has no confirm phase")
     if any(not paths.trial(trial).exists() for cell in plan.cells for trial in cell.trials):
-        mistakes.append(
-            "it does not hold every tune trial of its plan, or a changed setting makes other trials"
-        )
+        mistakes.append("a changed setting, or another version of the program, makes other trials of it")
     if mistakes:
         raise bad(str(paths.root), f"cannot be replayed: {'; '.join(mistakes)}")
     return plan
