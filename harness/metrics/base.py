@@ -38,10 +38,6 @@ class Metric(evaluate.Metric):
         )
 
     def _compute(self, predictions: Any, references: Any, **context: Any) -> dict[str, float]:
-        return self.measure(predictions, references, **context)
-
-    def measure(self, predictions: Any, references: Any, **context: Any) -> dict[str, float]:
-        """What `compute` gives, straight from Python values."""
         return {self.name: self.score(np.asarray(predictions), np.asarray(references), **context)}
 
     @abstractmethod

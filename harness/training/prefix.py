@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import torch
@@ -68,6 +69,7 @@ class Prefix:
     Attributes:
         boundaries: by depth, where the model can be cut and storing pays.
         remarks: by depth, why it is not.
+        ended: set when a build is to be given up.
     """
 
     workspace: Workspace
@@ -75,6 +77,7 @@ class Prefix:
     device: torch.device
     boundaries: dict[int, Boundary] = field(default_factory=dict)
     remarks: dict[int, str] = field(default_factory=dict)
+    ended: Event | None = None
     _open: dict[tuple[str, int], Store] = field(default_factory=dict)
 
     def cut(self, model: Any, depth: int) -> Cut | None:
@@ -115,6 +118,8 @@ class Prefix:
         }
         alone = [run.alone(split, index) for index in range(len(split))]
         for indices in groups((_shape(batch) for batch in alone), _BATCH):
+            if self.ended is not None and self.ended.is_set():
+                raise InterruptedError("nobody needs it any more")
             batch = _joined([alone[index] for index in indices])
             seen: dict[int, dict[Leaf, torch.Tensor]] = {depth: {} for depth in self.boundaries}
             with ExitStack() as watched:
@@ -212,6 +217,26 @@ class Runner:
         cut.needed = needed
         size = sum(given.values[leaf][0].numel() * given.values[leaf].itemsize for leaf in needed)
         return Boundary(cut, float(size))
+
+
+def build(workspace: Workspace, device: torch.device, ended: Event) -> None:
+    """Store what the planned trials will read, but for test splits, which stay sealed until they are
+    confirmed, and for backbones that still have to be trained on their source task.
+
+    Args:
+        ended: set when nobody needs it any more.
+    """
+    for where in workspace.passes:
+        if where[1] in workspace.sources or ended.is_set():
+            continue
+        prefix = open_prefix(workspace, Where(*where), device)
+        if prefix is None:
+            continue
+        prefix.ended = ended
+        for name in ("train", "validation"):
+            split = open_split(workspace, *where[:3], name)
+            for depth in prefix.boundaries:
+                prefix.over(split, name, depth)
 
 
 def _against(workspace: Workspace, size: float, flops: float, passes: int, examples: int) -> str:

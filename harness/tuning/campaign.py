@@ -252,7 +252,10 @@ class Campaign:
             if (state.cell.task, state.cell.backbone) == (first.task, first.backbone)
             for trial in self._take(state, key, most * slots)
         ]
-        count = size(len(found) + 1, most, slots) - 1
+        at_work = sum(bundle_key(self.plan, trial) == key for trial in self.running.values())
+        settings, examples = first.recipe["training"], self.plan.prepared.tasks[first.task].sizes["train"]
+        steps = settings["epochs"] * -(-examples // settings["batch_size"])
+        count = size(len(found) + at_work, steps, most, slots) - 1  # `first` is at work already
         for state, trial in reversed(found[count:]):
             state.queue.appendleft(trial)
         for _, trial in found[:count]:

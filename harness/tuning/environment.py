@@ -17,6 +17,7 @@ _TUNE = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_isolate_workers_across_task_types": "0",  # an actor may take a process that is warm from a task
 }
 
 

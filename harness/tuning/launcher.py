@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 import yaml
 
 from harness.document import dump
@@ -19,10 +22,12 @@ from harness.records.lock import hold
 from harness.records.paths import ResultPaths, write_json, write_text
 from harness.records.tensorboard import task_folder, write_experiment
 from harness.spec import Resources, Sweep, resolved
+from harness.training import prefix
 from harness.training.data import encode
-from harness.training.workspace import workspace_of
+from harness.training.workspace import Workspace, workspace_of
 from harness.tuning import environment
 from harness.tuning.campaign import Campaign, Watch
+from harness.tuning.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -103,18 +108,6 @@ def preflight(sweep: Sweep, paths: ResultPaths, executor: Executor) -> Prepared:
 
 
 @contextmanager
-def _ray(executor: Executor, resources: Resources) -> Iterator[None]:
-    if executor.local:
-        yield
-        return
-    from harness.tuning import ray_tune
-
-    with ray_tune.connected(executor.address):
-        ray_tune.check_resources(resources)
-        yield
-
-
-@contextmanager
 def _terminable() -> Iterator[None]:
     """A SIGTERM ends a sweep as Ctrl-C does. To be set after `ray.init`, which sets a handler that
     aborts."""
@@ -125,17 +118,21 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def launch(plan: Plan, paths: ResultPaths, executor: Executor, watch: Watch) -> Campaign:
-    """Run what the plan owes. The campaign that comes back is not `done` if it was interrupted.
+def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch) -> Campaign:
+    """Run what the plan owes, in this process if there is no cluster. The campaign that comes back is not
+    `done` if it was interrupted.
 
     Raises: InputError for resources that no node of a cluster has; ResultsLockedError if another run holds
         the folder.
     """
-    environment.settle(executor.address)
+    if cluster is None:
+        environment.settle(None)
     from harness.tuning import halving, local  # these import ray
 
     sweep = plan.sweep
-    with _ray(executor, sweep.resources), _terminable(), hold(paths):
+    if cluster is not None:
+        cluster.ready()
+    with _terminable(), hold(paths):
         write_text(paths.sweep, dump(resolved(sweep)))
         write_json(paths.plan, as_dict(plan))
         workspace = workspace_of(plan, paths.root)
@@ -147,15 +144,37 @@ def launch(plan: Plan, paths: ResultPaths, executor: Executor, watch: Watch) -> 
         halvings = halving.Halving(sweep.scheduler)
         campaign = Campaign(plan, paths, watch, halvings.replay)
         try:
-            if executor.local:
+            if cluster is None:
                 local.execute(campaign, workspace, halvings)
             else:
                 from harness.tuning import ray_tune
 
-                ray_tune.execute(campaign, workspace, halvings, sweep.resources)
+                here = cluster.local and workspace.gpus == 0 and not campaign.done
+                with _building(workspace) if here else contextlib.nullcontext():
+                    ray_tune.execute(campaign, workspace, halvings, sweep.resources)
         finally:
             campaign.close()
         return campaign
+
+
+@contextmanager
+def _building(workspace: Workspace) -> Iterator[None]:
+    """While workers start on this machine, compute what frozen rungs give, with all cores. A worker that
+    needs it waits for it; where it fails, the worker tries again and says why."""
+    ended = threading.Event()
+
+    def build() -> None:
+        torch.set_num_threads(os.cpu_count() or 1)
+        with contextlib.suppress(Exception):
+            prefix.build(workspace, torch.device("cpu"), ended)
+
+    thread = threading.Thread(target=build, name="prefixes")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _describe_curves(plan: Plan, paths: ResultPaths) -> None:

@@ -130,9 +130,8 @@ class Bookkeeper(Unsaved, tune.Callback):
             self._campaign.finish(ours, record)
 
 
-@contextmanager
-def connected(address: str | None) -> Iterator[None]:
-    """A running cluster's Ray, or one on this machine for the length of the block."""
+def connect(address: str | None) -> None:
+    """Join a running cluster, or start Ray on this machine."""
     variables = {name: os.environ[name] for name in (PLUGINS_VARIABLE, CACHE_VARIABLE) if name in os.environ}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
@@ -140,10 +139,26 @@ def connected(address: str | None) -> Iterator[None]:
     ray.init(
         address=address or "local", runtime_env={"env_vars": variables} if variables else None, **options
     )
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Ray for the length of the block."""
+    connect(address)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def warm(resources: Resources) -> None:
+    """Let one worker import what trials need, which takes it seconds; does not wait. The first trial gets its
+    process then, as `environment` sees to."""
+    ray.remote(num_cpus=resources.cpus)(_imports).remote()
+
+
+def _imports() -> None:
+    import harness.tuning.trainable  # noqa: F401
 
 
 def check_resources(resources: Resources) -> None:

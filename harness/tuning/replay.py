@@ -173,8 +173,7 @@ def replays(
     study = load_study(paths)
     trials = study.frame[study.frame["phase"] != SOURCE].drop_duplicates("trial_id")
     full = Spent(len(trials), float(trials["device_s"].sum()), float(trials["flops"].sum()))
-    verdicts = judge(study)
-    return Replays(full, [_Replay(plan, study, paths, order, train).run(verdicts) for order in range(orders)])
+    return Replays(full, [_Replay(plan, study, paths, order, train).run() for order in range(orders)])
 
 
 @contextmanager
@@ -227,15 +226,14 @@ class _Replay:
         self._winners = {cell.id: cell.winner for cell in study.cells}
         self._stand_ins = 0
 
-    def run(self, full: Mapping[str, Any]) -> Replay:
-        with tempfile.TemporaryDirectory(prefix="harness-replay-") as folder:
-            paths = ResultPaths(Path(folder))
-            write_json(paths.plan, as_dict(self._plan))
-            halving = Halving(self._plan.sweep.scheduler)
-            campaign = Campaign(self._plan, paths, lambda event: None, halving.replay)
-            spent = [self._end(trial, campaign, halving) for trial in iter(campaign.next, None)]
-            campaign.close()
-            judged = judge(load_study(paths))
+    def run(self) -> Replay:
+        """The replay, and the full grid in the same order: of configurations with equal scores the earlier
+        one wins, so another order alone may end elsewhere."""
+        sweep = self._plan.sweep
+        grid = replace(self._plan, sweep=replace(sweep, scheduler=None, racing=None))
+        full, _ = self._campaign(grid)
+        self._stand_ins = 0
+        judged, spent = self._campaign(self._plan)
         return Replay(
             self._order,
             Spent(
@@ -246,6 +244,17 @@ class _Replay:
             {name: _place(task, full["tasks"][name]) for name, task in judged["tasks"].items()},
             self._stand_ins,
         )
+
+    def _campaign(self, plan: Plan) -> tuple[dict[str, Any], list[Record]]:
+        """The verdicts that a campaign comes to, and the records of what it ran."""
+        with tempfile.TemporaryDirectory(prefix="harness-replay-") as folder:
+            paths = ResultPaths(Path(folder))
+            write_json(paths.plan, as_dict(plan))
+            halving = Halving(plan.sweep.scheduler)
+            campaign = Campaign(plan, paths, lambda event: None, halving.replay)
+            run = [self._end(trial, campaign, halving) for trial in iter(campaign.next, None)]
+            campaign.close()
+            return judge(load_study(paths)), run
 
     def _end(self, trial: Trial, campaign: Campaign, halving: Halving) -> Record:
         """What an executor does, with a record in place of a run."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.analysis import wording
-from harness.analysis.study import RACED_OUT, Study
+from harness.analysis.study import Study
 from harness.report import figures
 from harness.report.blocks import Block, Figure, Paragraph, Table, slug
 from harness.report.figures import ForestRow
@@ -21,8 +21,11 @@ class Forest(Section):
     order = 30
 
     def build(self, study: Study, verdicts: Mapping[str, Any]) -> Sequence[Block]:
-        compared = (c for task in verdicts["tasks"].values() for c in task["comparisons"])
-        claims = sum(comparison["verdict"] != RACED_OUT for comparison in compared)
+        claims = sum(
+            sum(comparison[side] in task["raced_out"] for side in ("a", "b")) != 1
+            for task in verdicts["tasks"].values()
+            for comparison in task["comparisons"]
+        )
         sizes = {task["name"]: task["splits"] for task in study.plan["tasks"]}
         blocks: list[Block] = []
         for key, task in verdicts["tasks"].items():
