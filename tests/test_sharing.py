@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_conformance import FAMILIES, SMALL, TRIED_ON
 
 from harness import document, spec
+from harness.backbones.text import TEXT_KINDS
 from harness.plan import Plan, make_plan
 from harness.prepare import prepare
 from harness.records.record import Record
+from harness.strategies.base import untouched
 from harness.training import prefix
 from harness.training.run import run_bundle, run_trial
 from harness.training.workspace import Workspace, workspace_of
@@ -68,9 +74,15 @@ def close(ours: Record, theirs: Record, tolerance: float) -> None:
             assert one["validation"] == pytest.approx(other["validation"], abs=1e-6, nan_ok=True)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("frozen", [1, 0.5, "all"])
-@pytest.mark.parametrize(("family", "kind"), FAMILIES)
+CASES = [
+    (family, kind, frozen, precision)
+    for family, kind in FAMILIES
+    for frozen, precision in ((1, "fp32"), (0.5, "fp32"), ("all", "fp32"), (0.5, "bf16"))
+    if frozen != 1 or kind not in TEXT_KINDS  # embeddings of words take no FLOPs, and are never stored
+]
+
+
+@pytest.mark.parametrize(("family", "kind", "frozen", "precision"), CASES)
 def test_a_stored_prefix_changes_nothing(
     family: str, kind: str, frozen: Any, precision: str, tmp_path: Path
 ) -> None:
@@ -78,7 +90,6 @@ def test_a_stored_prefix_changes_nothing(
     trial = plan.trial(plan.cells[0], plan.cells[0].space.default, 1000, "confirm")
     shared = run(trial, workspace_of(plan, tmp_path / "shared"), points=1)
     alone = run(trial, replace(workspace_of(plan, tmp_path / "alone"), passes={}))
-    print(family, kind, frozen, precision, shared["notes"])
     close(shared, alone, 1e-4 if precision == "fp32" else 5e-2)
 
 
@@ -117,7 +128,132 @@ def test_heads_in_a_bundle_train_as_each_alone(family: str, kind: str, tmp_path:
     assert len({json.dumps(record["curve"]) for record in bundled.values()}) == len(trials)
     assert all(record["attempts"] == 2 for record in bundled.values())
     assert all(record["sharing"]["bundle"] == 8 for record in bundled.values())
-    print(family, kind, bundled[trials[0].trial_id]["sharing"])
     workspace = replace(workspace_of(plan, tmp_path / "alone"), passes={})
     for trial in (trials[0], trials[5]):
         close(bundled[trial.trial_id], run(trial, workspace), 1e-4)
+
+
+def sharing(family: str, kind: str, folder: Path) -> dict[str, Any]:
+    plan = planned(family, kind, folder, "all", "fp32", optimizer=RATES)
+    bundled = together(eight(plan), workspace_of(plan, folder / "bundle"))
+    return next(iter(bundled.values()))["sharing"]
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"), [("bert", "text-classification"), ("resnet", "image-classification")]
+)
+def test_heads_of_classifiers_are_computed_together(family: str, kind: str, tmp_path: Path) -> None:
+    found = sharing(family, kind, tmp_path)
+    assert found["bundle"] == 8 and found["batched"] and len(found["stored"]) == 1
+
+
+def test_a_head_that_normalises_over_its_batch_is_not(tmp_path: Path) -> None:
+    assert not sharing("segformer", "image-segmentation", tmp_path)["batched"]
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "frozen", "read"),
+    [("segformer", "image-segmentation", "all", 3), ("detr", "object-detection", 0.5, 2)],
+)
+def test_everything_that_the_rest_reads_is_stored(
+    family: str, kind: str, frozen: Any, read: int, tmp_path: Path
+) -> None:
+    """SegFormer's head reads each of three stages, DETR's encoder the positions beside what comes from below:
+    more than what enters the first block that runs."""
+    plan = planned(family, kind, tmp_path, frozen, "fp32")
+    workspace = workspace_of(plan, tmp_path / "out")
+    ((where, depths),) = workspace.passes.items()
+    found = prefix.open_prefix(workspace, prefix.Where(*where), torch.device("cpu"))
+    assert found is not None
+    assert [len(found.boundaries[depth].cut.needed) for depth in depths] == [read]
+
+
+def test_one_member_that_diverges_leaves_the_others_alone(tmp_path: Path) -> None:
+    rates = {"learning_rate": {"grid": [1e-3, 1e-2]}, "weight_decay": {"grid": [0, 0.1]}}
+    plan = planned("bert", "text-classification", tmp_path, "all", "fp32", optimizer=rates)
+    good = eight(plan)
+    wild = replace(good[3], recipe=copy.deepcopy(good[3].recipe))
+    wild.recipe["optimizer"] |= {"learning_rate": 1e30, "name": "sgd"}
+    for name in ("beta1", "beta2", "epsilon"):
+        wild.recipe["optimizer"].pop(name)
+    wild.recipe["training"]["clip"] = None
+    bundle = [*good[:3], replace(wild, trial_id="wild"), *good[4:]]
+    mixed = together(bundle, workspace_of(plan, tmp_path / "mixed"))
+    assert mixed["wild"]["status"] == "diverged"
+    calm = together(good, workspace_of(plan, tmp_path / "calm"))
+    for trial in (good[0], good[7]):
+        close(mixed[trial.trial_id], calm[trial.trial_id], 1e-5)
+
+
+def test_what_a_trial_comes_to_depends_neither_on_where_the_others_stand_nor_on_who_is_there(
+    tmp_path: Path,
+) -> None:
+    """Half of a bundle was interrupted after an epoch; the rest starts afresh beside it."""
+    plan = planned("bert", "text-classification", tmp_path, "all", "fp32", optimizer=RATES)
+    trials = eight(plan)
+    workspace = workspace_of(plan, tmp_path / "halves")
+    begun = run_bundle([trial.as_dict() for trial in trials[:4]], workspace)
+    next(begun)
+    begun.close()
+    halves = together(trials, workspace)
+    assert [halves[trial.trial_id]["attempts"] for trial in trials] == [2] * 4 + [1] * 4
+    whole = together(trials, workspace_of(plan, tmp_path / "whole"))
+    for trial in trials:
+        close(halves[trial.trial_id], whole[trial.trial_id], 1e-5)
+
+
+def test_a_damaged_store_is_built_again(tmp_path: Path) -> None:
+    plan = planned("bert", "text-classification", tmp_path, "all", "fp32")
+    trial = plan.trial(plan.cells[0], plan.cells[0].space.default, 1000, "confirm")
+    workspace = workspace_of(plan, tmp_path / "first")
+    sound = run(trial, workspace)
+    folder = prefix.folder_of(workspace, prefix.Where(*next(iter(workspace.passes))))
+    damaged = [path for path in folder.rglob("values.bin") if path.stat().st_size > 64]
+    assert len(damaged) == 3
+    for path in damaged:
+        content = bytearray(path.read_bytes())
+        content[40] ^= 0xFF
+        path.write_bytes(content)
+    again = run(trial, workspace_of(plan, tmp_path / "second"))
+    assert again["curve"] == sound["curve"] and again["metrics"] == sound["metrics"]
+
+
+def test_the_cap_makes_room_by_deleting_what_was_used_longest_ago(tmp_path: Path) -> None:
+    plan = planned("bert", "text-classification", tmp_path, "all", "fp32")
+    workspace = replace(workspace_of(plan, tmp_path / "out"), cache=str(tmp_path / "cache"), store_bytes=1000)
+    for age, name in enumerate("abc"):
+        folder = tmp_path / "cache" / "prefixes" / "key" / "4" / name
+        folder.mkdir(parents=True)
+        (folder / "values.bin").write_bytes(bytes(300))
+        os.utime(folder, (100 - age, 100 - age))
+    prefix.make_room(workspace, 500)
+    left = sorted(path.name for path in (tmp_path / "cache" / "prefixes" / "key" / "4").iterdir())
+    assert left == ["a"]
+
+
+def test_what_does_not_fit_below_the_cap_is_not_stored(tmp_path: Path) -> None:
+    plan = planned("bert", "text-classification", tmp_path, "all", "fp32", resources={"store_gb": 0})
+    trial = plan.trial(plan.cells[0], plan.cells[0].space.default, 0, "tune")
+    record = run(trial, workspace_of(plan, tmp_path / "out"))
+    assert record["status"] == "finished" and record["sharing"]["stored"] == []
+    assert any("store_gb" in note for note in record["notes"])
+
+
+def test_the_test_split_is_not_read_while_tuning(tmp_path: Path) -> None:
+    plan = planned("bert", "text-classification", tmp_path, "all", "fp32")
+    trial = plan.trial(plan.cells[0], plan.cells[0].space.default, 0, "tune")
+    workspace = replace(workspace_of(plan, tmp_path / "out"))
+    shutil.rmtree(folder := prefix.folder_of(workspace, prefix.Where(*next(iter(workspace.passes)))), True)
+    run(trial, workspace)
+    assert sorted(path.name for path in folder.glob("*/*") if path.is_dir()) == ["train", "validation"]
+    prefix.release(workspace, trial.task, trial.backbone)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("frozen", "depths"), [([4, 2, 0], [4, 2, 0]), ([0, 4], [0, 0]), ([2, 4, 1], [2, 2, 1])]
+)
+def test_rungs_that_a_stage_has_trained_are_not_read_from_the_store(
+    frozen: list[int], depths: list[int]
+) -> None:
+    assert untouched(frozen) == depths

@@ -293,9 +293,11 @@ def make_room(workspace: Workspace, wanted: float) -> None:
         del sizes[path]
 
 
-def release(workspace: Workspace, where: Where) -> None:
-    """No planned trial will read this again."""
-    shutil.rmtree(folder_of(workspace, where), ignore_errors=True)
+def release(workspace: Workspace, task: str, backbone: str) -> None:
+    """No planned trial will read what this machine has stored of a backbone on a task."""
+    for where in workspace.passes:
+        if where[:2] == (task, backbone):
+            shutil.rmtree(folder_of(workspace, Where(*where)), ignore_errors=True)
 
 
 def _shape(batch: dict[str, Any]) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -115,6 +115,7 @@ class Campaign:
 
     Args:
         replay: told of the trials that earlier runs recorded, so that a scheduler's rungs survive a restart.
+        freed: told of a task and a backbone on which nothing more will run.
     """
 
     def __init__(
@@ -123,12 +124,16 @@ class Campaign:
         paths: ResultPaths,
         watch: Watch,
         replay: Callable[[Trial, Summary], None] = lambda trial, summary: None,
+        freed: Callable[[str, str], None] = lambda task, backbone: None,
     ) -> None:
         self.plan = plan
         self.paths = paths
         self.running: dict[str, Trial] = {}
         self._watch = watch
         self._replay = replay
+        self._freed = freed
+        self._left = Counter((cell.task, cell.backbone) for cell in plan.cells)
+        self._closed: set[str] = set()  # cells that are settled
         self._signs = {name: 1.0 if task.higher_is_better else -1.0 for name, task in plan.tasks.items()}
         self._waiting: dict[str, list[tuple[CellState, Tried, int]]] = {}
         self._known: dict[str, Summary] = {}
@@ -466,6 +471,12 @@ class Campaign:
                 }  # fmt: skip
 
         self._unsaved.pop(state.cell.id, None)
+        if state.settled and state.cell.id not in self._closed:
+            self._closed.add(state.cell.id)
+            pair = (state.cell.task, state.cell.backbone)
+            self._left[pair] -= 1
+            if self._left[pair] == 0:
+                self._freed(*pair)
         best = winner(state.tried) if state.exhausted else None
         content = {
             "id": state.cell.id,

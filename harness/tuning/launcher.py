@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import yaml
@@ -142,7 +143,7 @@ def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch
             encode(workspace, task, backbone, length)
         _describe_curves(plan, paths)
         halvings = halving.Halving(sweep.scheduler)
-        campaign = Campaign(plan, paths, watch, halvings.replay)
+        campaign = Campaign(plan, paths, watch, halvings.replay, partial(prefix.release, workspace))
         try:
             if cluster is None:
                 local.execute(campaign, workspace, halvings)
