@@ -25,7 +25,8 @@ from harness.records.paths import ResultPaths
 from harness.records.record import Record, Status, read_record, write_record
 from harness.search.base import Asha
 from harness.tasks.base import Facts
-from harness.tuning.campaign import Campaign, Event, Summary
+from harness.tuning.campaign import Campaign, Event
+from harness.tuning.cells import Summary
 from harness.tuning.halving import Halving
 
 # Tests of the campaign alone: accuracy is higher-is-better, `error_rate` and `percent` are test plug-ins.

@@ -134,9 +134,7 @@ def races(
         pairs = [(a, b) for a in range(4) for b in range(a)]
         adjusted = holm([stats.paired_p(final[a] - final[b]) or 0.0 for a, b in pairs])
         beaten = {
-            sum(pair) - leader
-            for pair, p in zip(pairs, adjusted, strict=True)
-            if leader in pair and p < 0.05
+            sum(pair) - leader for pair, p in zip(pairs, adjusted, strict=True) if leader in pair and p < 0.05
         }
         wrong += bool(gone - beaten)
         out += len(gone)

@@ -245,6 +245,14 @@ def test_a_loss_that_is_not_finite_diverges_at_once(planned: Any) -> None:
     assert record["cost"]["steps"] == 2 and record["metrics"] == {"validation": None, "test": None}
 
 
+def test_weights_that_break_in_the_last_step_diverge_at_the_evaluation(planned: Any) -> None:
+    """Nothing was seen of it in the loss before the step, nor in its gradient."""
+    plan, workspace = planned({"freeze": 0, "regularizer": {"name": "fault", "what": "blow up", "at": 8}})
+    record = run(plan, workspace)
+    assert record["status"] == "diverged" and "validation loss is nan at step 8" in record["reason"]
+    assert record["curve"] == [] and read_record(workspace.paths.trial(record["trial_id"])) is not None
+
+
 def test_exploding_weights_diverge(planned: Any, tmp_path: Path) -> None:
     strategy = {
         "freeze": 0,

@@ -66,7 +66,7 @@ class Given:
         return self._each(torch.Tensor.clone)
 
     def pin_memory(self) -> Given:
-        return self._each(lambda value: value.pin_memory())
+        return self._each(lambda value: value.pin_memory() if value.device.type == "cpu" else value)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Given:
         return self._each(lambda value: value.to(device, non_blocking=non_blocking))
@@ -81,13 +81,14 @@ class Cut:
     Attributes:
         modules: the skipped ones by their name in the model.
         forms: what each call of them gives, in the order of a forward pass.
-        needed: the leaves that the rest of the model reads.
+        needed: the leaves that the rest of the model reads; `bytes` of them per example, as far as is known.
     """
 
     def __init__(self, model: nn.Module, ladder: Ladder, depth: int) -> None:
         self.modules = _outermost(model, {id(m) for rung in ladder.rungs[:depth] for m in rung.modules})
         self.forms: dict[tuple[str, int], Form] = {}
         self.needed: list[Leaf] = []
+        self.bytes = 0.0
         self.given: Given | None = None
         self._calls: dict[str, int] = {}
 
@@ -213,9 +214,8 @@ class Cut:
             return given.values[leaf]
         device = next((value.device for value in given.values.values()), None)
         blank = given.blank if kind.dtype.is_floating_point else 0
-        return torch.full((), blank, dtype=kind.dtype, device=device).expand(
-            given.examples, *given.shapes[leaf]
-        )
+        # of its own memory: some models write into it
+        return torch.full((given.examples, *given.shapes[leaf]), blank, dtype=kind.dtype, device=device)
 
 
 # In place of a leaf that cannot be given again.
@@ -263,16 +263,18 @@ def reduced(cut: Cut, given: Given, same: Callable[[Given], bool]) -> list[Leaf]
     everything = list(cut.kinds)
     if not everything or not holds(everything):
         return None
+    exact = [leaf for leaf, kind in cut.kinds.items() if not kind.dtype.is_floating_point]
     calls = list(cut.forms)
     last = [leaf for leaf in everything if (leaf.module, leaf.call) == calls[-1]]
-    kept = (
-        last if last and holds(last) else everything
-    )  # one sequence of blocks: what enters the first that runs
-    if kept is everything:
+    # in one sequence of blocks the rest reads what enters the first block that runs
+    kept = last if last and not exact and holds(last) else everything
+    if len(kept) > len(last):
         for module, call in calls:  # whole outputs first, of which there may be dozens
-            fewer = [leaf for leaf in kept if (leaf.module, leaf.call) != (module, call)]
+            fewer = [x for x in kept if (x.module, x.call) != (module, call) or x in exact]
             kept = fewer if fewer and holds(fewer) else kept
     for leaf in list(kept):
+        if leaf in exact:
+            continue  # numbers that know no NaN stay: nothing else is as sure to be noticed
         fewer = [other for other in kept if other != leaf]
         kept = fewer if fewer and holds(fewer) else kept
     return kept

@@ -15,6 +15,7 @@ from harness.errors import bad
 from harness.records import provenance
 from harness.tasks.base import LENGTH, REFERENCE, Batch, Collate, Example, content_hash
 from harness.tasks.splits import SPLITS
+from harness.training.cut import Leaf
 from harness.training.store import Store
 from harness.training.workspace import Workspace
 
@@ -42,6 +43,7 @@ class Split:
         references: per example what is true, as the metrics take it.
         augmented: whether the task varies its training examples.
         store: what frozen rungs give for the examples, where that is stored.
+        alike: the one shape of all its leaves for which that is known to be right; None if it is for any.
     """
 
     rows: Any
@@ -50,12 +52,13 @@ class Split:
     collate: Collate
     augmented: bool = False
     store: Store | None = None
+    alike: dict[Leaf, tuple[int, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def with_store(self, store: Store) -> Split:
-        return replace(self, store=store)
+    def with_store(self, store: Store, alike: dict[Leaf, tuple[int, ...]] | None) -> Split:
+        return replace(self, store=store, alike=alike)
 
     def examples(self, indices: list[int]) -> list[Example]:
         """Encoded examples."""
@@ -73,7 +76,9 @@ class Split:
     def collated(self, examples: list[Example], indices: list[int], rngs: Any = None) -> Batch:
         """A batch of examples that have been read."""
         batch = self.collate(examples, rngs)
-        return batch if self.store is None else {**batch, GIVEN: self.store.given(indices)}
+        if self.store is None or not self.store.fits(indices, self.alike):
+            return batch
+        return {**batch, GIVEN: self.store.given(indices)}
 
 
 def encoding_key(workspace: Workspace, task: str, backbone: str, max_length: int | None) -> str:
@@ -125,7 +130,7 @@ def open_split(
         lengths=np.asarray(rows[LENGTH][:]),
         references=list(rows[REFERENCE][:]),  # iterating over a column reads row by row
         collate=task.collate(task.processor(workspace.backbone(backbone))),
-        augmented=task.augments,
+        augmented=task.augments and split == "train",
     )
 
 

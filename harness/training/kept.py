@@ -98,7 +98,7 @@ def similarity(job: Job, origin: Any, untouched: int = 0) -> list[float | None]:
     key = (count, len(job.validation), job.recipe.training.max_length, job.recipe.training.precision)
     if key not in known:
         known[key] = _grams(FineTuned(origin, build_ladder(origin), {}), job.validation, indices, job)
-    after = _grams(job.tuned, job.above(untouched, job.validation, "validation"), indices, job, untouched)
+    after = _grams(job.tuned, job.validation, indices, job, untouched)
     pairs = zip(known[key][untouched:], after[untouched:], strict=True)
     return same + [_alignment(old, new) for old, new in pairs]
 

@@ -64,6 +64,8 @@ def fit(members: Sequence[Member]) -> Generator[list[Member]]:
                 if not active or not active[0].due(steps):
                     continue
                 active = surviving((member, member.look) for member in active)
+                if not active:
+                    continue
                 found = evaluate_all([member.job for member in active], active[0].validation)
                 at = before + epoch + (position + 1) / steps
                 taken = [
@@ -73,7 +75,8 @@ def fit(members: Sequence[Member]) -> Generator[list[Member]]:
                 active = surviving(taken)
                 for member in active:
                     member.save()
-                yield active
+                if active:
+                    yield active
                 clock.restart()  # what the caller does meanwhile is no part of the training
                 active = [member for member in active if not member.out_of_patience]
             start = start.next_epoch()
@@ -120,32 +123,35 @@ class Gradients:
     def _together(self, members: Sequence[Member], position: int) -> list[torch.Tensor]:
         if self._batched is None:
             self._try(members, position)
+        for member in members:
+            member.batched = True
+        return self._batch(members, position)
+
+    def _batch(self, members: Sequence[Member], position: int) -> list[torch.Tensor]:
         losses: list[torch.Tensor] = []
         for piece in pieces(members):
             found = together(piece, [member.batches[position] for member in piece])
             found.sum().backward()  # type: ignore[no-untyped-call]
             losses += found.detach().unbind()
-        for member in members:
-            member.batched = True
         return losses
 
     def _try(self, members: Sequence[Member], position: int) -> None:
         """Raises: CannotBatchError unless the losses together are those of each alone."""
         noise = [member.noise for member in members]
 
-        def forget() -> None:
+        def tried(run: Callable[[], Sequence[torch.Tensor]]) -> list[list[torch.Tensor]]:
+            """Per member its loss and its gradients, of a pass that is forgotten."""
+            losses = run()
+            found = [[loss, *member.gradients()] for loss, member in zip(losses, members, strict=True)]
             for member, state in zip(members, noise, strict=True):
                 member.reset(state)
+            return found
 
-        batched: list[torch.Tensor] = []
-        for piece in pieces(members):  # first: heads that would remember a pass (BatchNorm) are refused here
-            found = together(piece, [member.batches[position] for member in piece])
-            batched += found.detach().unbind()
-        forget()
-        alone = [self._alone(member, position) for member in members]
-        forget()
+        # Together first: heads that would remember a pass (BatchNorm) are refused there.
+        batched = tried(lambda: self._batch(members, position))
+        alone = tried(lambda: [self._alone(member, position) for member in members])
         if not agree(batched, alone, members[0].job.recipe.training.precision):
-            raise CannotBatchError("losses differ")
+            raise CannotBatchError("losses or gradients differ")
         self._batched = True
 
 

@@ -50,7 +50,7 @@ class Member:
         self.deepest = min(stage.frozen for stage in self.stages)  # what never trains needs no copy
         self.best: dict[str, torch.Tensor] | None = None
         self.batches: list[list[int]] = []
-        self.stored: list[int] = []
+        self.stored: set[int] = set()
         self.batched = False
         self.augmentation = 0
         self._saved = saved
@@ -76,7 +76,7 @@ class Member:
         self.train = job.above(depth, job.train, "train")
         self.validation = job.above(depth, job.validation, "validation")
         if self.train.store is not None:
-            self.stored.append(depth)
+            self.stored.add(depth)
         job.tuned.ladder.freeze(stage.frozen)
         weights = job.tuned.weights(stage.frozen)
         self._parameters = [weight.value for weight in weights]
@@ -126,6 +126,10 @@ class Member:
         """The state of the trial's own generators."""
         assert self._noise is not None
         return self._noise
+
+    def gradients(self) -> list[torch.Tensor]:
+        """What a backward pass has left, zero where it has left nothing; copies."""
+        return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self._parameters]
 
     def reset(self, noise: list[torch.Tensor]) -> None:
         """Forget a forward pass that does not count: its gradients and what it drew."""

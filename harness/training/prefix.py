@@ -2,11 +2,14 @@
 
 One pass over a split emits every boundary that the plan needs. Examples pass without padding, those of equal
 shape together, so that what is stored of one does not depend on its neighbours. Where the model cannot be
-cut, or where storing would not pay, the frozen rungs run in every step, and a note in the record says why.
+cut, where storing would not pay or goes wrong, the frozen rungs run in every step, and a note in the record
+says why.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -19,6 +22,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from harness import __version__
+from harness.backbones.base import Backbone
 from harness.backbones.forward import accepted
 from harness.backbones.ladder import build_ladder
 from harness.cache import digest, written_once
@@ -37,7 +42,7 @@ _FORMAT = 1
 _SAMPLE = 4  # examples on which a cut is tried: the shortest, the longest and two between
 # Copies of one example by which a dimension is known for that of the batch: a number of layers is rarely 5.
 _COPIES = 5
-# Whose code computes what is stored.
+# Whose code computes what is stored, beside our own.
 _LIBRARIES = ("torch", "transformers", "timm")
 # Relative; sums of float32 in another order differ by some 1e-6, those of bfloat16 by 1e-2.
 _TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}
@@ -56,10 +61,14 @@ class Where(NamedTuple):
 
 @dataclass(frozen=True)
 class Boundary:
-    """What the rest reads above a depth: `cut` is of the pretrained model, a pattern for those of trials."""
+    """Where the pretrained model is cut at a depth: the pattern for the models of trials.
+
+    Attributes:
+        alike: the one shape of every leaf on which the cut was tried; None if it was tried on several.
+    """
 
     cut: Cut
-    bytes: float  # per example
+    alike: dict[Leaf, tuple[int, ...]] | None
 
 
 @dataclass
@@ -74,11 +83,11 @@ class Prefix:
 
     workspace: Workspace
     where: Where
-    device: torch.device
+    run: Runner
     boundaries: dict[int, Boundary] = field(default_factory=dict)
     remarks: dict[int, str] = field(default_factory=dict)
     ended: Event | None = None
-    _open: dict[tuple[str, int], Store] = field(default_factory=dict)
+    _stores: dict[tuple[str, int], Store] = field(default_factory=dict)
 
     def cut(self, model: Any, depth: int) -> Cut | None:
         """The same cut of a trial's own model."""
@@ -86,74 +95,139 @@ class Prefix:
         return None if boundary is None else boundary.cut.of(model)
 
     def over(self, split: Split, name: str, depth: int) -> Split:
-        """The split, with what the frozen rungs gave. Examples that are varied have nothing stored."""
-        if depth not in self.boundaries or split.augmented:
+        """The split, with what the frozen rungs gave. Examples that are varied have nothing stored, nor has a
+        test split that is read once."""
+        once = name == "test" and self.workspace.tests.get(self.where, {}).get(depth, 0) < 2
+        if depth not in self.boundaries or split.augmented or once:
             return split
-        return split.with_store(self._store(name, depth))
+        try:
+            return split.with_store(self._store(name, depth), self.boundaries[depth].alike)
+        except InterruptedError:
+            raise
+        except Exception as error:  # a full disk, a folder that another process clears away
+            self.remarks[depth] = f"what they give cannot be stored ({type(error).__name__}: {error})"
+            return split
 
     def _store(self, name: str, depth: int) -> Store:
-        if (name, depth) not in self._open:
+        if (name, depth) not in self._stores:
             folder = folder_of(self.workspace, self.where) / _depths(self.boundaries) / name
             for attempt in range(2):
                 written_once(folder, lambda path: self._build(path, name))
                 try:
-                    opened = {d: open_store(folder / str(d)) for d in self.boundaries}
+                    opened = {d: self._open(folder / str(d), d) for d in self.boundaries}
+                    os.utime(folder)  # what was used last is deleted last
                     break
-                except Damaged:
+                except (Damaged, OSError):
                     if attempt:
                         raise
-                    shutil.rmtree(folder, ignore_errors=True)
-            os.utime(folder)  # what was used last is deleted last
-            self._open |= {(name, d): store.to(self.device) for d, store in opened.items()}
-        return self._open[name, depth]
+                    discard(folder)
+            self._stores |= {(name, d): store.to(self.run.device) for d, store in opened.items()}
+        return self._stores[name, depth]
+
+    def _open(self, folder: Path, depth: int) -> Store:
+        store, cut = open_store(folder), self.boundaries[depth].cut
+        if store.kinds != cut.kinds or store.needed != cut.needed:
+            raise Damaged(f"{folder} is of another model")
+        return store
 
     def _build(self, folder: Path, name: str) -> None:
         """One pass over a split for all depths."""
         split = open_split(self.workspace, *self.where[:3], name)
-        run = Runner(self.workspace, self.where, self.device)
-        make_room(self.workspace, sum(b.bytes for b in self.boundaries.values()) * len(split))
+        make_room(self.workspace, sum(b.cut.bytes for b in self.boundaries.values()) * len(split))
         writers = {
             depth: Writer(folder / str(depth), len(split), boundary.cut.kinds, boundary.cut.needed)
             for depth, boundary in self.boundaries.items()
         }
-        alone = [run.alone(split, index) for index in range(len(split))]
-        for indices in groups((_shape(batch) for batch in alone), _BATCH):
-            if self.ended is not None and self.ended.is_set():
-                raise InterruptedError("nobody needs it any more")
-            batch = _joined([alone[index] for index in indices])
+        # Inputs are made twice: those of all examples would not fit into memory.
+        for indices in groups((_shape(self._alone(split, index)) for index in range(len(split))), _BATCH):
+            batch = _joined([self._alone(split, index) for index in indices])
             seen: dict[int, dict[Leaf, torch.Tensor]] = {depth: {} for depth in self.boundaries}
             with ExitStack() as watched:
                 for depth, boundary in self.boundaries.items():
                     watched.enter_context(boundary.cut.watching(seen[depth].__setitem__))
-                run(batch)
+                self.run(batch)
             for depth, writer in writers.items():
                 writer.add(indices, {leaf: seen[depth][leaf] for leaf in self.boundaries[depth].cut.kinds})
         for writer in writers.values():
             writer.close()
 
+    def _alone(self, split: Split, index: int) -> dict[str, Any]:
+        if self.ended is not None and self.ended.is_set():
+            raise InterruptedError("nobody needs it any more")
+        return self.run.alone(split, index)
 
-@lru_cache(maxsize=2)
+
+@lru_cache(maxsize=1)  # a sweep goes task by task, and stores may fill an accelerator's memory
 def open_prefix(workspace: Workspace, where: Where, device: torch.device) -> Prefix | None:
     """None if no planned trial freezes anything there, or if the sweep shares nothing."""
     passes = workspace.passes.get(where)
     if not passes:
         return None
-    prefix = Prefix(workspace, where, device)
-    run = Runner(workspace, where, device)
+    prefix = Prefix(workspace, where, Runner(workspace, where, device))
     split = open_split(workspace, *where[:3], "train")
-    flops = workspace.models[where.task, where.backbone].flops
+    asked = digest([sorted(passes.items()), workspace.store_bytes])
+    folder = folder_of(workspace, where) / f"cuts-{asked}"
+    try:
+        # Judged once: rates that each worker measured for itself would come to different answers.
+        written_once(folder, lambda path: _judge(path / "cuts.json", prefix, split))
+        judged = json.loads((folder / "cuts.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        prefix.remarks = dict.fromkeys(passes, f"what they give cannot be stored ({error})")
+        return prefix
+    for depth in sorted(passes):
+        found = judged[str(depth)]
+        if "remark" in found:
+            prefix.remarks[depth] = found["remark"]
+            continue
+        cut = prefix.run.traced(split, depth)
+        cut.needed = [Leaf(*leaf) for leaf in found["needed"]]
+        cut.bytes = found["bytes"]
+        alike = found["alike"]
+        shapes = None if alike is None else {Leaf(*leaf): tuple(shape) for leaf, shape in alike}
+        prefix.boundaries[depth] = Boundary(cut, shapes)
+    return prefix
+
+
+def _judge(path: Path, prefix: Prefix, split: Split) -> None:
+    """Write down for each planned depth where to cut, or why not."""
+    workspace, where = prefix.workspace, prefix.where
+    passes, flops = workspace.passes[where], workspace.models[where.task, where.backbone].flops
+    examples = sum(workspace.facts[where.task].sizes.values())
+    judged: dict[str, dict[str, Any]] = {}
+    taken = 0.0
     for depth in sorted(passes):
         try:
-            boundary = run.boundary(split, depth)
-            if boundary is None:
-                prefix.remarks[depth] = "the model cannot be cut there"
-            elif reason := _against(workspace, boundary.bytes, sum(flops[:depth]), passes[depth], len(split)):
-                prefix.remarks[depth] = reason
-            else:
-                prefix.boundaries[depth] = boundary
+            found = prefix.run.tried(split, depth)
         except Exception as error:  # a model that does not bear being looked at trains as it always did
-            prefix.remarks[depth] = f"the model cannot be cut there ({type(error).__name__}: {error})"
-    return prefix
+            judged[str(depth)] = {
+                "remark": f"the model cannot be cut there ({type(error).__name__}: {error})"
+            }
+            continue
+        if found is None:
+            judged[str(depth)] = {"remark": "the model cannot be cut there"}
+            continue
+        size = found["bytes"]
+        if not _pays(workspace, size, sum(flops[:depth]), passes[depth]):
+            reason = "running them again is cheaper than storing what they give"
+            judged[str(depth)] = {"remark": reason}
+        elif taken + size * examples > workspace.store_bytes:
+            gigabytes = (taken + size * examples) / 1e9
+            judged[str(depth)] = {"remark": f"what they give takes {gigabytes:.1f} GB (resources.store_gb)"}
+        else:
+            taken += size * examples
+            judged[str(depth)] = found
+    path.write_text(json.dumps(judged), encoding="utf-8")
+
+
+def _pays(workspace: Workspace, size: float, flops: float, passes: int) -> bool:
+    """Args:
+    size: bytes per example.
+    flops: of the frozen rungs, per example.
+    passes: how often the planned trials go through the split.
+    """
+    write, read = bandwidth(Path(workspace.cache))
+    again = flops / training_rate(max(1, int(workspace.cpus)))
+    return passes * again > again + size / write + passes * size / read
 
 
 class Runner:
@@ -162,28 +236,35 @@ class Runner:
     def __init__(self, workspace: Workspace, where: Where, device: torch.device) -> None:
         self._task = workspace.task(where.task)
         self._facts = workspace.facts[where.task]
-        self._where, self._device = where, device
-        self.model = pretrained(workspace, where.task, where.backbone, device)
-        self.ladder = build_ladder(self.model)
+        self._precision = where.precision
+        self.device = device
+        self._model = pretrained(workspace, where.task, where.backbone, device)
+        self._ladder = build_ladder(self._model)
 
     def __call__(self, batch: dict[str, Any], gradients: bool = False) -> Any:
-        self.model.eval()
-        with torch.set_grad_enabled(gradients), autocast(self._where.precision, self._device):
-            return self.model(**accepted(self.model, to_device(batch, self._device)))
+        self._model.eval()
+        with torch.set_grad_enabled(gradients), autocast(self._precision, self.device):
+            return self._model(**accepted(self._model, to_device(batch, self.device)))
 
     def alone(self, split: Split, index: int) -> dict[str, Any]:
         """The inputs of one example, without padding and without labels."""
         batch = split.collate(split.examples([index]), None)
         return {name: value for name, value in batch.items() if "labels" not in name}
 
-    def boundary(self, split: Split, depth: int) -> Boundary | None:
-        """Where to cut; None if the model cannot be cut there."""
+    def traced(self, split: Split, depth: int) -> Cut:
+        """The model cut at a depth; what the rest reads of it is not known yet."""
+        cut = Cut(self._model, self._ladder, depth)
+        copies = _joined([self.alone(split, int(split.lengths.argmin()))] * _COPIES)
+        self._ladder.freeze(depth)
+        cut.trace(lambda: self(copies, gradients=True), _COPIES)
+        return cut
+
+    def tried(self, split: Split, depth: int) -> dict[str, Any] | None:
+        """What the rest reads above a depth (`needed`), how many `bytes` that is per example, and the shape
+        of every leaf if all examples on which it was tried were `alike`. None if the model cannot be cut."""
         order = split.lengths.argsort(kind="stable")
         chosen = order[torch.linspace(0, len(order) - 1, min(_SAMPLE, len(order))).long().numpy()].tolist()
-        cut = Cut(self.model, self.ladder, depth)
-        copies = _joined([self.alone(split, chosen[0])] * _COPIES)
-        self.ladder.freeze(depth)
-        cut.trace(lambda: self(copies, gradients=True), _COPIES)
+        cut = self.traced(split, depth)
         found: list[dict[Leaf, torch.Tensor]] = []
         for index in chosen:
             seen: dict[Leaf, torch.Tensor] = {}
@@ -202,8 +283,8 @@ class Runner:
 
         def same(tried: Given) -> bool:
             try:
-                with cut.giving(tried.to(self._device)):
-                    return _close(said(), expected, _TOLERANCE[self._where.precision])
+                with cut.giving(tried.copied().to(self.device)):
+                    return _close(said(), expected, _TOLERANCE[self._precision])
             except Exception:
                 return False
 
@@ -214,9 +295,14 @@ class Runner:
             cut.detach()
         if needed is None:
             return None
-        cut.needed = needed
-        size = sum(given.values[leaf][0].numel() * given.values[leaf].itemsize for leaf in needed)
-        return Boundary(cut, float(size))
+        size = sum(each[leaf].numel() * each[leaf].itemsize for each in found for leaf in needed)
+        alike = all(each[leaf].shape == value.shape for each in found for leaf, value in found[0].items())
+        shapes = [[list(leaf), list(value.shape)] for leaf, value in found[0].items()]
+        return {
+            "needed": [list(leaf) for leaf in needed],
+            "bytes": size / len(found),
+            "alike": shapes if alike else None,
+        }
 
 
 def build(workspace: Workspace, device: torch.device, ended: Event) -> None:
@@ -229,52 +315,33 @@ def build(workspace: Workspace, device: torch.device, ended: Event) -> None:
     for where in workspace.passes:
         if where[1] in workspace.sources or ended.is_set():
             continue
-        prefix = open_prefix(workspace, Where(*where), device)
-        if prefix is None:
-            continue
-        prefix.ended = ended
-        for name in ("train", "validation"):
-            split = open_split(workspace, *where[:3], name)
-            for depth in prefix.boundaries:
-                prefix.over(split, name, depth)
-
-
-def _against(workspace: Workspace, size: float, flops: float, passes: int, examples: int) -> str:
-    """Why storing does not pay; empty if it does.
-
-    Args:
-        size: bytes per example.
-        flops: of the frozen rungs, per example.
-        passes: how often the planned trials go through the split.
-    """
-    write, read = bandwidth(Path(workspace.cache))
-    again = flops / training_rate(max(1, int(workspace.cpus)))
-    if passes * again <= again + size / write + passes * size / read:
-        return "running them again is cheaper than storing what they give"
-    if size * examples > workspace.store_bytes:
-        return f"what they give takes {size * examples / 1e9:.1f} GB (resources.store_gb)"
-    return ""
+        with contextlib.suppress(Exception):  # whoever needs it tries again and says why
+            prefix = open_prefix(workspace, Where(*where), device)
+            if prefix is None:
+                continue
+            prefix.ended = ended
+            for name in ("train", "validation"):
+                split = open_split(workspace, *where[:3], name)
+                for depth in prefix.boundaries:
+                    prefix.over(split, name, depth)
+    open_prefix.cache_clear()
+    pretrained.cache_clear()
 
 
 def folder_of(workspace: Workspace, where: Where) -> Path:
     source = workspace.sources.get(where.backbone)
-    trained = source is not None and source["task"] != where.task
+    weights = workspace.models[where.task, where.backbone].fingerprint
+    if source is not None and source["task"] != where.task:
+        weights = Backbone(path=str(workspace.paths.source(source["trial_id"]))).fingerprint()
     key = {
         "format": _FORMAT,
         "inputs": encoding_key(workspace, *where[:3]),
-        "weights": source["trial_id"]
-        if source is not None and trained
-        else workspace.models[where.task, where.backbone].fingerprint,
+        "weights": weights,
         "precision": where.precision,
-        "versions": {
-            n: v for n, v in provenance.versions().items() if n in ("torch", "transformers", "timm")
-        },
+        "harness": __version__,
+        "versions": {name: v for name, v in provenance.versions().items() if name in _LIBRARIES},
     }
-    return _stores(workspace) / digest(key)
-
-
-def _stores(workspace: Workspace) -> Path:
-    return Path(workspace.cache) / "prefixes"
+    return Path(workspace.cache) / "prefixes" / digest(key)
 
 
 def _depths(depths: Mapping[int, Any]) -> str:
@@ -284,20 +351,39 @@ def _depths(depths: Mapping[int, Any]) -> str:
 def make_room(workspace: Workspace, wanted: float) -> None:
     """Delete what was used longest ago until `wanted` more bytes are below the cap. Who has it mapped keeps
     it; who comes later builds it again."""
-    splits = [path for path in _stores(workspace).glob("*/*/*") if path.is_dir()]
-    sizes = {path: sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) for path in splits}
-    for path in sorted(splits, key=lambda path: path.stat().st_mtime):
-        if sum(sizes.values()) + wanted <= workspace.store_bytes:
+    used: list[tuple[float, float, Path]] = []
+    for path in _splits(Path(workspace.cache) / "prefixes", "*/*/*"):
+        with contextlib.suppress(OSError):  # others delete, too
+            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+            used.append((path.stat().st_mtime, size, path))
+    total = sum(size for _, size, _ in used) + wanted
+    for _, freed, path in sorted(used):
+        if total <= workspace.store_bytes:
             return
-        shutil.rmtree(path, ignore_errors=True)
-        del sizes[path]
+        discard(path)
+        total -= freed
 
 
 def release(workspace: Workspace, task: str, backbone: str) -> None:
     """No planned trial will read what this machine has stored of a backbone on a task."""
     for where in workspace.passes:
         if where[:2] == (task, backbone):
-            shutil.rmtree(folder_of(workspace, Where(*where)), ignore_errors=True)
+            with contextlib.suppress(Exception):  # a source that was never trained has no weights to name
+                for path in _splits(folder_of(workspace, Where(*where)), "*/*"):
+                    discard(path)
+
+
+def _splits(folder: Path, pattern: str) -> list[Path]:
+    """The stored splits, without those that are being written."""
+    return [path for path in folder.glob(pattern) if path.is_dir() and not path.name.startswith(".")]
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder as one: nobody meets half of it. Locks and what others write beside it stay."""
+    doomed = folder.with_name(f".discarded.{folder.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        folder.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _shape(batch: dict[str, Any]) -> tuple[Any, ...]:

@@ -81,18 +81,28 @@ def run_bundle(
         for group in _side_by_side(ready):
             by_member = {attempt.member: attempt for attempt in group}
             for attempt in group:
-                attempt.sharing["bundle"] = len(group)
+                attempt.bundle = len(group)
             try:
                 for evaluated in fit(list(by_member)):
                     yield [by_member[member].point() for member in evaluated]
             except Exception as error:
-                if len(group) > 1:
-                    logger.info("a bundle of %d trials is taken apart: %s", len(group), explain(error))
-                    for attempt in group:
-                        attempt.close()
-                        attempt.record = yield from _alone(attempt.trial, workspace)
-                    continue
-                group[0].fail(error)
+                if len(group) == 1:
+                    group[0].fail(error)
+                apart = explain(error)
+            else:
+                apart = ""
+            if len(group) > 1 and apart:  # here, where the error no longer holds on to what failed
+                by_member.clear()
+                evaluated = []
+                for attempt in group:
+                    attempt.give_up()
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+                for attempt in group:
+                    attempt.record = yield from _alone(attempt.trial, workspace)
+                    attempt.record["notes"].append(f"its bundle was taken apart: {apart}")
+                    write_record(workspace.paths, attempt.record)
+                continue
             for attempt in group:
                 attempt.end()
     finally:
@@ -131,7 +141,7 @@ class Attempt:
         self._drift: dict[str, Any] = {"relative_l2": None}
         self._retention: dict[str, Any] | None = None
         self._notes: list[str] = []
-        self.sharing: dict[str, Any] = {"stored": [], "bundle": 1, "batched": False}
+        self.bundle = 1
         self._checkpoints = Checkpoints(
             self._paths.checkpoint(trial["trial_id"]), workspace.checkpoint_seconds
         )
@@ -171,9 +181,18 @@ class Attempt:
         """The record so far, after an evaluation."""
         assert self._writer is not None
         self._writer.point(self.progress.curve[-1])
-        return draft(
+        record = draft(
             self.trial, self._workspace, self.progress, "stopped", "stopped by the scheduler", self._device
         )
+        record["sharing"] = self._shared()
+        return record
+
+    def _shared(self) -> dict[str, Any]:
+        """What was not done for this trial alone."""
+        member = getattr(self, "member", None)
+        if member is None:
+            return {"stored": [], "bundle": self.bundle, "batched": False}
+        return {"stored": sorted(member.stored), "bundle": self.bundle, "batched": member.batched}
 
     def end(self) -> None:
         """Score what was trained and write the record."""
@@ -190,9 +209,7 @@ class Attempt:
 
     def _finish(self) -> None:
         trial, workspace, job, progress = self.trial, self._workspace, self.member.job, self.progress
-        self.sharing |= {"stored": self.member.stored, "batched": self.member.batched}
         assert self._writer is not None
-        started = time.monotonic()
         self._metrics["validation"] = final_point(job, progress)["validation"]
         primary = job.task.primary_metric
         final = {FINAL_VALIDATION: self._metrics["validation"][primary]}  # type: ignore[index]
@@ -200,7 +217,9 @@ class Attempt:
         if trial["phase"] != "tune":
             where = _where(trial, job.recipe.training.max_length)
             test = job.above(untouched, open_split(workspace, *where, "test"), "test")
+            started = time.monotonic()  # the store that `above` may have built serves others too
             evaluation = evaluate(job, test)
+            progress.wall_s += time.monotonic() - started
             progress.flops += len(test) * sum(job.flops)
             self._metrics["test"] = evaluation.metrics
             final[FINAL_TEST] = evaluation.metrics[primary]
@@ -209,7 +228,6 @@ class Attempt:
         self._writer.scalars(final, progress.steps)
         if trial["phase"] == SOURCE:
             sources.save(trial, workspace, job)
-        progress.wall_s += time.monotonic() - started
         progress.peak_memory_mb = max(progress.peak_memory_mb, memory_mb(self._device))
         self._drift, self._retention = _kept(trial, workspace, job, untouched, self._notes)
 
@@ -223,12 +241,17 @@ class Attempt:
         else:
             self._write("failed", explain(error))
 
+    def give_up(self) -> None:
+        """Let go of the model: the trial will be run by another attempt."""
+        self.close()
+        del self.member
+
     def _write(self, status: Status, reason: str) -> None:
         self.close()
         record = draft(self.trial, self._workspace, self.progress, status, reason, self._device)
         record["metrics"] = self._metrics
         record["drift"], record["retention"] = self._drift, self._retention
-        record["sharing"] = self.sharing
+        record["sharing"] = self._shared()
         record["notes"] += self._notes
         write_record(self._paths, record)
         if self.trial["phase"] == SOURCE and status == "finished":

@@ -105,6 +105,13 @@ class Store:
         """Per example, on average."""
         return self.data.numel() / max(1, len(self))
 
+    def fits(self, indices: Sequence[int], alike: dict[Leaf, tuple[int, ...]] | None) -> bool:
+        """Whether the leaves of these examples have the shapes `alike`, if they have to have some."""
+        if alike is None:
+            return True
+        rows = np.asarray(indices)
+        return all(bool((found[rows] == alike[leaf]).all()) for leaf, found in self.shapes.items())
+
     def given(self, indices: Sequence[int]) -> Given:
         """What the frozen rungs gave for these examples, padded to the largest."""
         rows = np.asarray(indices)

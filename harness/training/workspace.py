@@ -22,8 +22,8 @@ class Workspace:
     """Names resolve to (plug-in name, settings). Everything here pickles without the plug-ins.
 
     `sources` are the trials that train a backbone on its source task, by the backbone's name; `passes` says
-    how often the planned trials go through a split above each depth, by (task, backbone, max_length,
-    precision).
+    how often the planned trials go through train above each depth, by (task, backbone, max_length,
+    precision), and `tests` how many of them read the test split.
 
     Compared by identity: a process holds one, and its caches of weights and data are keyed by it.
     """
@@ -39,6 +39,7 @@ class Workspace:
     checkpoint_seconds: float
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     passes: dict[tuple[str, str, int | None, str], dict[int, int]] = field(default_factory=dict)
+    tests: dict[tuple[str, str, int | None, str], dict[int, int]] = field(default_factory=dict)
     store_bytes: float = 0
 
     @property
@@ -76,6 +77,19 @@ def passes(plan: Plan) -> dict[tuple[str, str, int | None, str], dict[int, int]]
     return {where: {depth: n for depth, n in depths.items() if n} for where, depths in found.items()}
 
 
+def tests(plan: Plan) -> dict[tuple[str, str, int | None, str], dict[int, int]]:
+    """The confirm trials by what they read and by the rungs that none of their stages trains; again taken to
+    be the default configurations'."""
+    found: dict[tuple[str, str, int | None, str], Counter[int]] = {}
+    for cell in plan.cells:
+        trial = plan.trial(cell, cell.space.default, 0, "tune")
+        settings = trial.recipe["training"]
+        where = (trial.task, trial.backbone, settings["max_length"], settings["precision"])
+        untouched = min(stage["frozen"] for stage in trial.stages)
+        found.setdefault(where, Counter())[untouched] += len(plan.confirm_seeds)
+    return {where: dict(depths) for where, depths in found.items()}
+
+
 def workspace_of(plan: Plan, results: Path) -> Workspace:
     sweep = plan.sweep
     return Workspace(
@@ -95,5 +109,6 @@ def workspace_of(plan: Plan, results: Path) -> Workspace:
         checkpoint_seconds=sweep.resources.checkpoint_seconds,
         sources={name: trial.as_dict() for name, trial in plan.sources.items()},
         passes=passes(plan) if sweep.resources.share else {},
+        tests=tests(plan),
         store_bytes=sweep.resources.store_gb * 1e9,
     )

@@ -11,19 +11,18 @@ import json
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from statistics import fmean
-from typing import Any, Literal
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from harness.analysis.racing import Out
-from harness.plan import SOURCE, Cell, Plan, Trial, hyperparameters
+from harness.plan import SOURCE, Cell, Plan, Trial
 from harness.records import index
 from harness.records.paths import ResultPaths, write_json
 from harness.records.record import FINAL, Brief, Record, brief, read_record, write_record
-from harness.search.base import Asker, Listed, Outcome, Values
+from harness.search.base import Asker, Listed
 from harness.tuning.bundles import bundle_key, size
+from harness.tuning.cells import CellState, Summary, Tried, described, outcome
 from harness.tuning.racing import Race
 
 
@@ -43,71 +42,6 @@ Watch = Callable[[Event], None]
 # the last writing took.
 _SAVE_SECONDS = 5.0
 _SAVE_SHARE = 20
-
-
-@dataclass(slots=True)
-class Tried:
-    """One configuration of a cell: the ids of its trials by seed, and how they ended."""
-
-    values: Values
-    trials: dict[int, str]
-    ended: dict[int, Summary] = field(default_factory=dict)
-
-    @property
-    def complete(self) -> bool:
-        return len(self.ended) == len(self.trials)
-
-    def score(self) -> float | None:
-        """Mean score over seeds; None unless every seed finished: a mean over what is left would not be
-        comparable."""
-        scores = [summary.score for summary in self.ended.values()]
-        if not self.complete or any(score is None for score in scores):
-            return None
-        return fmean(score for score in scores if score is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What the campaign keeps of a record. `score` is oriented so that higher is better."""
-
-    status: str
-    score: float | None
-    curve: tuple[tuple[float, float], ...]
-
-
-@dataclass
-class CellState:
-    cell: Cell
-    asker: Asker
-    tried: list[Tried] = field(default_factory=list)
-    confirm: Tried | None = None
-    exhausted: bool = False
-    queue: deque[Trial] = field(default_factory=deque)
-    confirms: bool = True
-    blocked: bool = False  # its backbone could not be trained on its source task
-    unfinished: int = 0  # of `tried`
-    out: Out | None = None  # of the race, if there is one
-
-    @property
-    def phase(self) -> str:
-        if self.blocked:
-            return "blocked"
-        if self.out is not None:
-            return "raced out"
-        if not self.exhausted or self.unfinished:
-            return "tuning"
-        if self.confirm is None:  # still to be handed out, if there is a winner to confirm
-            return "confirming" if self.confirms and self.best is not None else "done"
-        return "done" if self.confirm.complete else "confirming"
-
-    @property
-    def settled(self) -> bool:
-        return self.phase in ("done", "blocked", "raced out")
-
-    @cached_property
-    def best(self) -> Tried | None:
-        """The winner. Asked for once tuning has ended: nothing is tried after that."""
-        return winner(self.tried)
 
 
 class Campaign:
@@ -464,12 +398,6 @@ class Campaign:
     def _save(self, state: CellState) -> None:
         """Which trials belong to the cell, and what won."""
 
-        def listed(tried: Tried) -> Iterator[dict[str, Any]]:
-            for seed, trial_id in tried.trials.items():
-                yield {
-                    "trial_id": trial_id, "hyperparameters": hyperparameters(tried.values), "seed": seed
-                }  # fmt: skip
-
         self._unsaved.pop(state.cell.id, None)
         if state.settled and state.cell.id not in self._closed:
             self._closed.add(state.cell.id)
@@ -477,34 +405,4 @@ class Campaign:
             self._left[pair] -= 1
             if self._left[pair] == 0:
                 self._freed(*pair)
-        best = winner(state.tried) if state.exhausted else None
-        content = {
-            "id": state.cell.id,
-            "task": state.cell.task,
-            "backbone": state.cell.backbone,
-            "strategy": state.cell.strategy,
-            "tune": [entry for tried in state.tried for entry in listed(tried)],
-            "confirm": list(listed(state.confirm)) if state.confirm else [],
-            "winner": hyperparameters(best.values) if best is not None else None,
-            "state": state.phase,
-            **({"raced_out": state.out.as_dict()} if state.out is not None else {}),
-        }
-        write_json(self.paths.cell(state.cell.id), content)
-
-
-def winner(tried: list[Tried]) -> Tried | None:
-    """The configuration with the best mean validation score over all its tune seeds; the earlier one wins
-    a tie. Only trials that ran to their end count: a stopped trial's score is one of a shorter training."""
-    scored = [(score, candidate) for candidate in tried if (score := candidate.score()) is not None]
-    return max(scored, key=lambda entry: entry[0])[1] if scored else None
-
-
-def outcome(tried: Tried) -> Outcome:
-    """What a search is told of a configuration."""
-    statuses = {summary.status for summary in tried.ended.values()}
-    score = tried.score()
-    state = (
-        "finished" if score is not None else "stopped" if statuses <= {"finished", "stopped"} else "failed"
-    )
-    first = next(iter(tried.ended.values()))
-    return Outcome(state, score, first.curve)
+        write_json(self.paths.cell(state.cell.id), described(state))

@@ -10,7 +10,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from harness.plan import Trial
 from harness.search.base import Asha, Scheduler
-from harness.tuning.campaign import Summary
+from harness.tuning.cells import Summary
 
 # Rungs reach beyond any trial: where epochs are tuned, the trials of one cell differ in length.
 LONGEST = 1_000_000

@@ -165,9 +165,10 @@ def _building(workspace: Workspace) -> Iterator[None]:
     ended = threading.Event()
 
     def build() -> None:
+        before = torch.get_num_threads()
         torch.set_num_threads(os.cpu_count() or 1)
-        with contextlib.suppress(Exception):
-            prefix.build(workspace, torch.device("cpu"), ended)
+        prefix.build(workspace, torch.device("cpu"), ended)
+        torch.set_num_threads(before)
 
     thread = threading.Thread(target=build, name="prefixes")
     thread.start()

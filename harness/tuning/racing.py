@@ -19,7 +19,7 @@ from harness.metrics.scorer import bounds
 from harness.plan import Plan
 
 if TYPE_CHECKING:
-    from harness.tuning.campaign import CellState
+    from harness.tuning.cells import CellState
 
 Arena: TypeAlias = tuple[str, str]
 """Task and backbone."""

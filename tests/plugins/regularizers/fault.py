@@ -13,8 +13,8 @@ from harness.regularizers.base import Penalty, Regularizer, Weight
 
 
 class Fault(Regularizer):
-    """Breaks at step `at`: `raise`, `nan`, `oom`, or `kill` (the worker, once per `marker` file).
-    Sleeps `seconds` at every step. Appends a line to the file `log` at the first step: runs can be counted.
+    """Breaks at step `at`: `raise`, `nan`, `blow up` (the weights), `oom`, or `kill` (the worker, once per
+    `marker` file). Sleeps `seconds` at every step. Appends a line to the file `log` at the first step: runs can be counted.
     """
 
     name: ClassVar[str] = "fault"
@@ -27,12 +27,12 @@ class Fault(Regularizer):
     log: str = ""
 
     def bind(self, weights: Sequence[Weight]) -> Any:
-        return _Penalty(self)
+        return _Penalty(self, weights)
 
 
 class _Penalty(Penalty):
-    def __init__(self, fault: Fault) -> None:
-        self.fault, self.step = fault, 0
+    def __init__(self, fault: Fault, weights: Sequence[Weight]) -> None:
+        self.fault, self.weights, self.step = fault, weights, 0
 
     def value(self) -> Any:
         import torch
@@ -50,6 +50,10 @@ class _Penalty(Penalty):
             raise RuntimeError("this plug-in is broken on purpose")
         if fault.what == "nan":
             return zero * float("nan")
+        if fault.what == "blow up":  # after loss and gradient have been taken
+            with torch.no_grad():
+                for weight in self.weights:
+                    weight.value.fill_(float("nan"))
         if fault.what == "oom":
             return torch.empty(1 << 50)  # the allocator's own error
         if fault.what == "kill" and not Path(fault.marker).exists():
