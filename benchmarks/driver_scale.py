@@ -119,7 +119,9 @@ def bare(trials: int, folder: Path) -> dict[str, Any]:
     from ray import tune
     from ray.tune.search import Searcher
 
-    from harness.tuning.ray_tune import Unsaved, connected
+    from harness.spec import Resources
+    from harness.tuning.cluster import Cluster
+    from harness.tuning.ray_tune import Unsaved
 
     class Nothing(tune.Trainable):
         def setup(self, config: dict[str, Any]) -> None:
@@ -153,7 +155,8 @@ def bare(trials: int, folder: Path) -> dict[str, Any]:
         restore = save
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with connected(None):
+    with Cluster(None, Resources()) as cluster:
+        cluster.ready()
         tune.Tuner(
             tune.with_resources(Nothing, {"cpu": 1, "gpu": 0}),
             tune_config=tune.TuneConfig(num_samples=-1, search_alg=Listed(recipes, meter), reuse_actors=True),
@@ -214,6 +217,7 @@ def harness(trials: int, folder: Path) -> dict[str, Any]:
     from harness.training.workspace import workspace_of
     from harness.tuning import ray_tune, trainable
     from harness.tuning.campaign import Campaign, Event
+    from harness.tuning.cluster import Cluster
     from harness.tuning.halving import Halving
 
     class AtOnce(trainable.TrialRunner):
@@ -234,7 +238,8 @@ def harness(trials: int, folder: Path) -> dict[str, Any]:
             meter.tick()
 
     write_json(paths.plan, as_dict(plan))
-    with ray_tune.connected(None):
+    with Cluster(None, plan.sweep.resources) as cluster:
+        cluster.ready()
         campaign = Campaign(plan, paths, watch)
         ray_tune.execute(campaign, workspace_of(plan, folder), Halving(None), plan.sweep.resources)
         campaign.close()

@@ -8,7 +8,6 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -99,25 +98,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     chosen = parser().parse_args(given)
     chosen.again = f"harness {shlex.join(given)}"
-    with ExitStack() as chosen.closing:  # what is still running is stopped after the last word
-        try:
-            return int(chosen.run(chosen))
-        except InputError as error:
-            for mistake in error.mistakes:
-                _complain(str(mistake))
-            count = len(error.mistakes)
-            _complain(f"{count} mistake{'s' if count > 1 else ''}; nothing was run")
-            return error.exit_code
-        except HarnessError as error:
-            _complain(str(error))
-            return error.exit_code
-        except KeyboardInterrupt:
-            _complain("interrupted")
-            return INTERRUPTED
-        except BrokenPipeError:
-            # The reader went away (`harness plan … | head`): that is no fault of ours.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+    try:
+        return int(chosen.run(chosen))
+    except InputError as error:
+        for mistake in error.mistakes:
+            _complain(str(mistake))
+        count = len(error.mistakes)
+        _complain(f"{count} mistake{'s' if count > 1 else ''}; nothing was run")
+        return error.exit_code
+    except HarnessError as error:
+        _complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (`harness plan … | head`): that is no fault of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def entry() -> None:
@@ -176,11 +174,6 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.local and chosen.address:
         raise bad("--local", "runs in this process and takes no --address")
     sweep = spec.load(chosen.spec, chosen.assignments)
-    cluster = None
-    if not chosen.local:  # it starts while the rest is imported and the sweep is looked at
-        from harness.tuning.cluster import Cluster
-
-        cluster = chosen.closing.enter_context(Cluster(chosen.address, sweep.resources))
     from harness import console
     from harness.analysis import wording
     from harness.plan import make_plan
@@ -200,12 +193,10 @@ def run(chosen: argparse.Namespace) -> int:
     view = console.ProgressView(screen, made, concurrent)
     try:
         with view.showing():
-            campaign = launch(made, paths, cluster, view)
+            campaign = launch(made, paths, executor, view)
     except KeyboardInterrupt:
         campaign = None
     view.close()
-    if cluster is not None:
-        cluster.stop()
     if campaign is None or not campaign.done:
         _complain(f"interrupted; every finished trial is kept. Carry on with:\n  {chosen.again}")
         return INTERRUPTED

@@ -119,21 +119,16 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch) -> Campaign:
-    """Run what the plan owes, in this process if there is no cluster. The campaign that comes back is not
-    `done` if it was interrupted.
+def launch(plan: Plan, paths: ResultPaths, executor: Executor, watch: Watch) -> Campaign:
+    """Run what the plan owes. The campaign that comes back is not `done` if it was interrupted.
 
     Raises: InputError for resources that no node of a cluster has; ResultsLockedError if another run holds
         the folder.
     """
-    if cluster is None:
-        environment.settle(None)
-    from harness.tuning import halving, local  # these import ray
-
+    environment.settle(executor.address)
     sweep = plan.sweep
-    if cluster is not None:
-        cluster.ready()
-    with _terminable(), hold(paths):
+    cluster = None if executor.local else Cluster(executor.address, sweep.resources)
+    with cluster or contextlib.nullcontext(), hold(paths):
         write_text(paths.sweep, dump(resolved(sweep)))
         write_json(paths.plan, as_dict(plan))
         workspace = workspace_of(plan, paths.root)
@@ -142,7 +137,20 @@ def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch
         for task, backbone, length in sorted(lengths, key=str):
             encode(workspace, task, backbone, length)
         _describe_curves(plan, paths)
-        halvings = halving.Halving(sweep.scheduler)
+        here = cluster is not None and cluster.local and workspace.gpus == 0
+        with _building(workspace) if here else contextlib.nullcontext():
+            return _execute(plan, paths, workspace, cluster, watch)
+
+
+def _execute(
+    plan: Plan, paths: ResultPaths, workspace: Workspace, cluster: Cluster | None, watch: Watch
+) -> Campaign:
+    if cluster is not None:
+        cluster.ready()
+    from harness.tuning import halving, local  # these import ray
+
+    halvings = halving.Halving(plan.sweep.scheduler)
+    with _terminable():
         campaign = Campaign(plan, paths, watch, halvings.replay, partial(prefix.release, workspace))
         try:
             if cluster is None:
@@ -150,12 +158,10 @@ def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch
             else:
                 from harness.tuning import ray_tune
 
-                here = cluster.local and workspace.gpus == 0 and not campaign.done
-                with _building(workspace) if here else contextlib.nullcontext():
-                    ray_tune.execute(campaign, workspace, halvings, sweep.resources)
+                ray_tune.execute(campaign, workspace, halvings, plan.sweep.resources)
         finally:
             campaign.close()
-        return campaign
+    return campaign
 
 
 @contextmanager

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -16,11 +13,9 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from harness.cache import CACHE_VARIABLE
 from harness.errors import bad
 from harness.plan import Trial
 from harness.records.record import Record, Status, read_record, write_record
-from harness.registry import PLUGINS_VARIABLE
 from harness.spec import Resources
 from harness.training.checkpoint import Progress
 from harness.training.run import draft
@@ -128,37 +123,6 @@ class Bookkeeper(Unsaved, tune.Callback):
                     ours, "infeasible" if "OutOfMemoryError" in repr(error) else "failed", reason
                 )
             self._campaign.finish(ours, record)
-
-
-def connect(address: str | None) -> None:
-    """Join a running cluster, or start Ray on this machine."""
-    variables = {name: os.environ[name] for name in (PLUGINS_VARIABLE, CACHE_VARIABLE) if name in os.environ}
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        options |= {"include_dashboard": False}
-    ray.init(
-        address=address or "local", runtime_env={"env_vars": variables} if variables else None, **options
-    )
-
-
-@contextmanager
-def connected(address: str | None) -> Iterator[None]:
-    """Ray for the length of the block."""
-    connect(address)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def warm(resources: Resources) -> None:
-    """Let one worker import what trials need, which takes it seconds; does not wait. The first trial gets its
-    process then, as `environment` sees to."""
-    ray.remote(num_cpus=resources.cpus)(_imports).remote()
-
-
-def _imports() -> None:
-    import harness.tuning.trainable  # noqa: F401
 
 
 def check_resources(resources: Resources) -> None:

@@ -14,7 +14,8 @@ from harness.regularizers.base import Penalty, Regularizer, Weight
 
 class Fault(Regularizer):
     """Breaks at step `at`: `raise`, `nan`, `blow up` (the weights), `oom`, or `kill` (the worker, once per
-    `marker` file). Sleeps `seconds` at every step. Appends a line to the file `log` at the first step: runs can be counted.
+    `marker` file). Sleeps `seconds` at every step. Appends a line to the file `log` at the first step,
+    so that runs can be counted.
     """
 
     name: ClassVar[str] = "fault"

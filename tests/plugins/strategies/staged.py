@@ -8,6 +8,8 @@ from harness.strategies.base import Part, Stage
 
 
 class Staged(Part):
+    """Stages of an epoch each that freeze so many rungs."""
+
     name: ClassVar[str] = "staged"
     source: ClassVar[str] = "for tests"
 
