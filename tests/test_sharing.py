@@ -303,8 +303,9 @@ def test_a_head_with_weights_outside_its_modules_is_not_batched(tmp_path: Path) 
     """The weighted sum of layers of wav2vec 2.0 is a parameter of the model itself."""
     backbone = {"use": "untrained", "family": "wav2vec2", "name": "small"}
     backbone["changes"] = {"use_weighted_layer_sum": True}
+    rates = {**RATES, "name": "sgd"}  # Adam makes steps of rounding where a gradient is next to nothing
     plan = planned(
-        "wav2vec2", "audio-classification", tmp_path, "all", "fp32", optimizer=RATES, backbones=[backbone]
+        "wav2vec2", "audio-classification", tmp_path, "all", "fp32", optimizer=rates, backbones=[backbone]
     )
     trials = eight(plan)
     bundled = together(trials, workspace_of(plan, tmp_path / "bundle"))
