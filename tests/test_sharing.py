@@ -302,7 +302,8 @@ def test_padding_on_the_left_is_not_taken_for_padding_on_the_right(models: Any, 
 def test_a_head_with_weights_outside_its_modules_is_not_batched(tmp_path: Path) -> None:
     """The weighted sum of layers of wav2vec 2.0 is a parameter of the model itself."""
     backbone = {"use": "untrained", "family": "wav2vec2", "name": "small"}
-    backbone["changes"] = {"use_weighted_layer_sum": True}
+    # weights so large that examples differ: predictions of one that hardly tells them apart flip by rounding
+    backbone["changes"] = {"use_weighted_layer_sum": True, "initializer_range": 0.2}
     rates = {**RATES, "name": "sgd"}  # Adam makes steps of rounding where a gradient is next to nothing
     plan = planned(
         "wav2vec2", "audio-classification", tmp_path, "all", "fp32", optimizer=rates, backbones=[backbone]

@@ -105,16 +105,15 @@ class Cut:
     # -- looking at a model that runs ----------------------------------------------------------------
 
     @contextmanager
-    def watching(self, seen: Callable[[Leaf, torch.Tensor], None]) -> Iterator[None]:
-        """Tell `seen` of every tensor that leaves a skipped module in a forward pass."""
+    def _hooked(self, told: Callable[[str, int, list[Any], Any], None]) -> Iterator[None]:
+        """Tell `told` of every call of a skipped module: its name, which call of the forward pass, and what
+        it gives, as leaves and how they hang together."""
         calls: dict[str, int] = {}
 
         def watch(name: str) -> Any:
             def hook(module: nn.Module, args: Any, output: Any) -> None:
-                call = calls[name] = calls.get(name, -1) + 1
-                for index, value in enumerate(pytree.tree_flatten(output)[0]):
-                    if isinstance(value, torch.Tensor):
-                        seen(Leaf(name, call, index), value)
+                calls[name] = calls.get(name, -1) + 1
+                told(name, calls[name], *pytree.tree_flatten(output))
 
             return hook
 
@@ -124,6 +123,18 @@ class Cut:
         finally:
             for handle in handles:
                 handle.remove()
+
+    @contextmanager
+    def watching(self, seen: Callable[[Leaf, torch.Tensor], None]) -> Iterator[None]:
+        """Tell `seen` of every tensor that leaves a skipped module in a forward pass."""
+
+        def told(name: str, call: int, values: list[Any], spec: Any) -> None:
+            for index, value in enumerate(values):
+                if isinstance(value, torch.Tensor):
+                    seen(Leaf(name, call, index), value)
+
+        with self._hooked(told):
+            yield
 
     def trace(self, run: Callable[[], Any], examples: int) -> None:
         """Learn the forms from one forward pass over a batch of `examples`, a number that is nothing else's.
@@ -148,22 +159,12 @@ class Cut:
 
     def _forms(self, run: Callable[[], Any], examples: int) -> dict[tuple[str, int], Form]:
         forms: dict[tuple[str, int], Form] = {}
-        calls: dict[str, int] = {}
 
-        def watch(name: str) -> Any:
-            def hook(module: nn.Module, args: Any, output: Any) -> None:
-                call = calls[name] = calls.get(name, -1) + 1
-                values, spec = pytree.tree_flatten(output)
-                forms[name, call] = Form(spec, [_kind(value, examples) for value in values])
+        def told(name: str, call: int, values: list[Any], spec: Any) -> None:
+            forms[name, call] = Form(spec, [_kind(value, examples) for value in values])
 
-            return hook
-
-        handles = [module.register_forward_hook(watch(name)) for name, module in self.modules.items()]
-        try:
+        with self._hooked(told):
             run()
-        finally:
-            for handle in handles:
-                handle.remove()
         return forms
 
     def of(self, model: nn.Module) -> Cut:

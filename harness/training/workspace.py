@@ -55,18 +55,22 @@ class Workspace:
         return build(plugins("backbones", Backbone)[plugin], settings, name)
 
 
+def _where(trial: Trial) -> tuple[str, str, int | None, str]:
+    """On what, beside split and depth, it depends what frozen rungs give."""
+    settings = trial.recipe["training"]
+    return trial.task, trial.backbone, settings["max_length"], settings["precision"]
+
+
 def passes(plan: Plan) -> dict[tuple[str, str, int | None, str], dict[int, int]]:
     """How often the planned trials go through train above each depth at which rungs keep their pretrained
     weights. Confirm trials, and those of an open search, are taken to be the default configuration's."""
     found: dict[tuple[str, str, int | None, str], Counter[int]] = {}
 
     def count(trial: Trial, times: int = 1) -> None:
-        settings = trial.recipe["training"]
-        where = (trial.task, trial.backbone, settings["max_length"], settings["precision"])
         depths = untouched([stage["frozen"] for stage in trial.stages])
         for stage, depth in zip(trial.stages, depths, strict=True):
             if depth > 0:
-                found.setdefault(where, Counter())[depth] += times * stage["epochs"]
+                found.setdefault(_where(trial), Counter())[depth] += times * stage["epochs"]
 
     for trial in {trial.trial_id: trial for trial in plan.planned()}.values():
         count(trial)
@@ -83,10 +87,8 @@ def tests(plan: Plan) -> dict[tuple[str, str, int | None, str], dict[int, int]]:
     found: dict[tuple[str, str, int | None, str], Counter[int]] = {}
     for cell in plan.cells:
         trial = plan.trial(cell, cell.space.default, 0, "tune")
-        settings = trial.recipe["training"]
-        where = (trial.task, trial.backbone, settings["max_length"], settings["precision"])
-        untouched = min(stage["frozen"] for stage in trial.stages)
-        found.setdefault(where, Counter())[untouched] += len(plan.confirm_seeds)
+        frozen = min(stage["frozen"] for stage in trial.stages)
+        found.setdefault(_where(trial), Counter())[frozen] += len(plan.confirm_seeds)
     return {where: dict(depths) for where, depths in found.items()}
 
 

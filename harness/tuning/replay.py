@@ -263,7 +263,7 @@ class _Replay:
         for length in range(1, last + 1) if whole["status"] == "finished" else ():
             draft = _cut(whole, length)
             campaign.point(trial, draft)
-            if campaign.may_stop(trial) and halving.judge(trial, campaign.curve(trial, draft)):
+            if campaign.stops(trial, draft, halving.judge):
                 campaign.stop(trial, draft)
                 return draft
         write_record(campaign.paths, whole)
