@@ -141,8 +141,11 @@ def plan(chosen: argparse.Namespace) -> int:
     from harness import spec
 
     sweep = spec.load(chosen.spec, chosen.assignments)  # told before torch is imported, which takes seconds
-    from harness.plan import as_dict, make_plan
-    from harness.prepare import prepare
+    from harness.importing import unwatched
+
+    with unwatched():
+        from harness.plan import as_dict, make_plan
+        from harness.prepare import prepare
 
     try:
         made = make_plan(sweep, prepare(sweep))
@@ -164,8 +167,8 @@ def _speed(made: Any, address: str | None, local: bool = False) -> tuple[float |
     resources = made.sweep.resources
     if address is not None or resources.gpus > 0:
         return None, 1.0
-    fit = 1 if local else max(1, int((os.cpu_count() or 1) / resources.cpus))
-    return training_rate(max(1, int(resources.cpus))), min(fit, resources.concurrent or fit)
+    at_once = 1 if local else resources.at_once(os.cpu_count() or 1)
+    return training_rate(max(1, int(resources.cpus))), at_once
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -174,28 +177,32 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.local and chosen.address:
         raise bad("--local", "runs in this process and takes no --address")
     sweep = spec.load(chosen.spec, chosen.assignments)
-    from harness import console
-    from harness.analysis import wording
-    from harness.plan import make_plan
-    from harness.records.paths import ResultPaths
-    from harness.report.build import write_report
-    from harness.tuning.launcher import Executor, launch, preflight
+    from harness.importing import unwatched
+    from harness.tuning import cluster
 
-    paths = ResultPaths(chosen.results / sweep.name)
-    executor = Executor(chosen.local, chosen.address)
-    try:
-        made = make_plan(sweep, preflight(sweep, paths, executor))
-    except InputError as error:
-        raise sweep.document.located(error) from error
-    screen = _console()
-    rate, concurrent = _speed(made, chosen.address, chosen.local)
-    console.show_plan(screen, made, rate, concurrent)
-    view = console.ProgressView(screen, made, concurrent)
-    try:
-        with view.showing():
-            campaign = launch(made, paths, executor, view)
-    except KeyboardInterrupt:
-        campaign = None
+    with cluster.opened(sweep.resources, chosen.address, chosen.local) as opened:
+        with unwatched():
+            from harness import console
+            from harness.analysis import wording
+            from harness.plan import make_plan
+            from harness.records.paths import ResultPaths
+            from harness.report.build import write_report
+            from harness.tuning.launcher import launch, preflight
+
+        paths = ResultPaths(chosen.results / sweep.name)
+        try:
+            made = make_plan(sweep, preflight(sweep, paths, here=chosen.address is None))
+        except InputError as error:
+            raise sweep.document.located(error) from error
+        screen = _console()
+        rate, concurrent = _speed(made, chosen.address, chosen.local)
+        console.show_plan(screen, made, rate, concurrent)
+        view = console.ProgressView(screen, made, concurrent)
+        try:
+            with view.showing():
+                campaign = launch(made, paths, opened, view)
+        except KeyboardInterrupt:
+            campaign = None
     view.close()
     if campaign is None or not campaign.done:
         _complain(f"interrupted; every finished trial is kept. Carry on with:\n  {chosen.again}")

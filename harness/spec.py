@@ -6,6 +6,7 @@ All mistakes are collected and raised together.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,6 +60,11 @@ class Resources(Plugin):
     share: bool = True
     store_gb: float = Field(default=20, ge=0)
     bundle: int = Field(default=64, ge=1)
+
+    def at_once(self, cores: int, devices: int = 0) -> int:
+        """How many trials a machine of so many cores and GPUs holds at a time; one at least."""
+        fits = [cores / self.cpus, *([devices / self.gpus] if self.gpus > 0 else [])]
+        return max(1, int(min(*fits, self.concurrent or math.inf)))
 
 
 class Racing(Plugin):

@@ -40,10 +40,11 @@ def test_a_sweep_on_ray(sweep: Any, words_csv: Path, tmp_path: Path, capfd: Any)
     - one that raises, one that goes non-finite, one that runs out of memory and one whose worker is killed
       leave the sweep running and get the right status;
     - two tasks on different metric scales are stopped by their own ASHA;
-    - every cell spends its budget and no more.
+    - every cell spends its budget and no more;
+    - trials run in the processes that Ray started before there was a job, which have imported what they need.
     """
-    marker, log = tmp_path / "killed", tmp_path / "log"
-    fault = {"name": "fault", "log": str(log)}
+    marker, log, process = tmp_path / "killed", tmp_path / "log", tmp_path / "process"
+    fault = {"name": "fault", "log": str(log), "process": str(process)}
     path = sweep(
         tasks=[
             word_task(words_csv, metrics=["percent"]),
@@ -74,6 +75,7 @@ def test_a_sweep_on_ray(sweep: Any, words_csv: Path, tmp_path: Path, capfd: Any)
     assert main(["run", str(path), "--results", str(tmp_path / "ray")]) == 3
     said = capfd.readouterr()
     assert "Traceback" not in said.err + said.out
+    assert "f" * 8 in process.read_text().splitlines()  # no job's
     found = records(tmp_path / "ray" / "small")
     plan = json.loads((tmp_path / "ray" / "small" / "plan.json").read_text())
     tuned = Counter((r["task"], r["strategy"]) for r in found.values() if r["phase"] == "tune")

@@ -29,6 +29,7 @@ os.environ |= {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_task_events_report_interval_ms": "0",  # else the driver waits five seconds when it ends
     "TOKENIZERS_PARALLELISM": "false",
 }
 

@@ -9,11 +9,13 @@ where loss and predictions are what they were.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
@@ -213,10 +215,16 @@ class Cut:
     def _leaf(self, given: Given, leaf: Leaf, kind: Kind) -> torch.Tensor:
         if leaf in given.values:
             return given.values[leaf]
-        device = next((value.device for value in given.values.values()), None)
+        device = next((value.device for value in given.values.values()), torch.device("cpu"))
         blank = given.blank if kind.dtype.is_floating_point else 0
-        # of its own memory: some models write into it
-        return torch.full((given.examples, *given.shapes[leaf]), blank, dtype=kind.dtype, device=device)
+        shape = (given.examples, *given.shapes[leaf])
+        # Of its own memory: some models write into it.
+        if blank or device.type != "cpu":
+            return torch.full(shape, blank, dtype=kind.dtype, device=device)
+        # numpy takes its zeros from the system, page by page as they are touched; torch would write them all,
+        # which took a third of the training of a bundle of heads.
+        zeros = np.zeros(math.prod(shape) * kind.dtype.itemsize, dtype=np.uint8)
+        return torch.from_numpy(zeros).view(kind.dtype).view(shape)
 
 
 # In place of a leaf that cannot be given again.

@@ -35,6 +35,28 @@ def bundle_key(plan: Plan, trial: Trial) -> Hashable:
     return (trial.task, trial.backbone, trial.phase, stages, shared)
 
 
+def at_once(plan: Plan, slots: int) -> int:
+    """How many workers the planned trials keep busy, `slots` at most."""
+    if plan.sweep.scheduler is not None or any(cell.configurations is None for cell in plan.cells):
+        return slots  # nobody knows yet what will be asked for
+    found: dict[Hashable, list[Trial]] = {}
+    for trial in plan.planned():
+        found.setdefault(bundle_key(plan, trial), []).append(trial)
+        if len(found.get(None, [])) >= slots:
+            return slots
+    workers = len(found.pop(None, []))
+    for trials in found.values():
+        most = plan.sweep.resources.bundle
+        workers += -(-len(trials) // size(len(trials), steps(plan, trials[0]), most, slots))
+    return max(1, min(slots, workers))
+
+
+def steps(plan: Plan, trial: Trial) -> int:
+    """Of its training."""
+    settings, examples = trial.recipe["training"], plan.prepared.tasks[trial.task].sizes["train"]
+    return int(settings["epochs"] * -(-examples // settings["batch_size"]))
+
+
 def size(available: int, steps: int, most: int, slots: int) -> int:
     """How many trials of one key a bundle takes: as many as every other slot's, where that is worth a worker.
 

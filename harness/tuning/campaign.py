@@ -21,7 +21,7 @@ from harness.records import index
 from harness.records.paths import ResultPaths, write_json
 from harness.records.record import FINAL, Brief, Record, brief, read_record, write_record
 from harness.search.base import Asker, Listed
-from harness.tuning.bundles import bundle_key, size
+from harness.tuning.bundles import bundle_key, size, steps
 from harness.tuning.cells import CellState, Summary, Tried, described, outcome
 from harness.tuning.racing import Race
 
@@ -192,9 +192,9 @@ class Campaign:
             for trial in self._take(state, key, most * slots)
         ]
         at_work = sum(bundle_key(self.plan, trial) == key for trial in self.running.values())
-        settings, examples = first.recipe["training"], self.plan.prepared.tasks[first.task].sizes["train"]
-        steps = settings["epochs"] * -(-examples // settings["batch_size"])
-        count = size(len(found) + at_work, steps, most, slots) - 1  # `first` is at work already
+        count = (
+            size(len(found) + at_work, steps(self.plan, first), most, slots) - 1
+        )  # `first` is at work already
         for state, trial in reversed(found[count:]):
             state.queue.appendleft(trial)
         for _, trial in found[:count]:

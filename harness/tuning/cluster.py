@@ -1,4 +1,4 @@
-"""Ray, started behind the scenes: it takes seconds in which a sweep can be looked at and planned.
+"""Ray, started behind the scenes: it takes seconds in which torch is imported and a sweep is planned.
 
 Nothing of ours is imported behind the scenes: two threads that import modules which import each other may
 meet half of one.
@@ -8,18 +8,34 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
+from contextlib import contextmanager
 from typing import Any
 
 from harness.cache import CACHE_VARIABLE
 from harness.registry import PLUGINS_VARIABLE
 from harness.spec import Resources
 from harness.tuning import environment
+from harness.tuning.gate import Gate
+
+
+@contextmanager
+def opened(resources: Resources, address: str | None, local: bool) -> Iterator[Cluster | None]:
+    """Where trials run, for the length of the block: None for this process (`local`)."""
+    if local:
+        environment.settle(None)
+        yield None
+        return
+    cluster = Cluster(address, resources)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 class Cluster:
-    """Ray on this machine (`local`), or a running cluster's, for the length of a `with` block.
+    """Ray on this machine (`local`), or a running cluster's.
 
     Args:
         address: of a running cluster; None starts Ray here.
@@ -29,24 +45,29 @@ class Cluster:
         environment.settle(address)
         self.local = address is None
         self._resources = resources
+        # With GPUs, what looks for one during an import would find all, before Ray says which is whose.
+        self._gate = Gate() if self.local and resources.gpus == 0 else None
         import ray  # reads the environment: after `settle`
 
         self._ray = ray
+        # This thread lives as long as Ray: the processes that it starts are killed when it ends.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ray")
         self._started: Future[None] = self._pool.submit(self._start, address)
         self._stopped = False
 
     def _start(self, address: str | None) -> None:
-        chosen = (PLUGINS_VARIABLE, CACHE_VARIABLE)
-        variables = {name: os.environ[name] for name in chosen if name in os.environ}
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if self.local:
-            options |= {"include_dashboard": False}
-        handed_down = {"env_vars": variables} if variables else None
-        self._ray.init(address=address or "local", runtime_env=handed_down, **options)
-        if self.local:
-            # One worker imports what trials need, which takes seconds; the first trial gets its process then.
-            self._ray.remote(num_cpus=self._resources.cpus)(_imports).remote()
+        if address is None:  # its workers inherit the environment
+            self._ray.init(address="local", include_dashboard=False, **options)
+        else:
+            handed_down = (PLUGINS_VARIABLE, CACHE_VARIABLE, "RAY_CHDIR_TO_TRIAL_DIR")
+            variables = {name: os.environ[name] for name in handed_down if name in os.environ}
+            self._ray.init(address=address, runtime_env={"env_vars": variables}, **options)
+
+    def expect(self, workers: int) -> None:
+        """Say how many trials there will be at a time, as soon as it is known."""
+        if self._gate is not None:
+            self._gate.open(workers)
 
     def ready(self) -> None:
         """Wait until Ray runs.
@@ -65,15 +86,5 @@ class Cluster:
         if not self._stopped:
             self._stopped = True
             self._ray.shutdown()
-
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-
-def _imports() -> None:
-    import harness.tuning.trainable  # noqa: F401
+            if self._gate is not None:
+                self._gate.remove()

@@ -9,7 +9,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -26,25 +25,13 @@ from harness.spec import Resources, Sweep, resolved
 from harness.training import prefix
 from harness.training.data import encode
 from harness.training.workspace import Workspace, workspace_of
-from harness.tuning import environment
+from harness.tuning.bundles import at_once
 from harness.tuning.campaign import Campaign, Watch
 from harness.tuning.cluster import Cluster
 
 
-@dataclass(frozen=True)
-class Executor:
-    """Where trials run: in this process, on this machine's Ray, or on the cluster at `address`."""
-
-    local: bool = False
-    address: str | None = None
-
-
-def check_machine(resources: Resources, executor: Executor) -> None:
-    """Raises: InputError if this machine cannot hold one trial. A cluster is looked at once connected."""
-    if executor.address is not None:
-        return
-    import torch
-
+def check_machine(resources: Resources) -> None:
+    """Raises: InputError if this machine cannot hold one trial."""
     mistakes = Mistakes()
     cores, devices = os.cpu_count() or 1, torch.cuda.device_count()
     if resources.cpus > cores:
@@ -90,8 +77,11 @@ def check_folder(sweep: Sweep, paths: ResultPaths) -> None:
         )
 
 
-def preflight(sweep: Sweep, paths: ResultPaths, executor: Executor) -> Prepared:
+def preflight(sweep: Sweep, paths: ResultPaths, here: bool) -> Prepared:
     """Everything that can be found wrong before a trial starts, and what planning needs to know.
+
+    Args:
+        here: trials run on this machine. A cluster is looked at once connected.
 
     Raises: InputError with every mistake.
     """
@@ -99,7 +89,8 @@ def preflight(sweep: Sweep, paths: ResultPaths, executor: Executor) -> Prepared:
     with mistakes.collecting():
         check_folder(sweep, paths)
     with mistakes.collecting():
-        check_machine(sweep.resources, executor)
+        if here:
+            check_machine(sweep.resources)
     prepared: Prepared | None = None
     with mistakes.collecting():
         prepared = prepare(sweep)
@@ -119,19 +110,21 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def launch(plan: Plan, paths: ResultPaths, executor: Executor, watch: Watch) -> Campaign:
-    """Run what the plan owes. The campaign that comes back is not `done` if it was interrupted.
+def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch) -> Campaign:
+    """Run what the plan owes, on a cluster or in this process. The campaign that comes back is not `done` if
+    it was interrupted.
 
     Raises: InputError for resources that no node of a cluster has; ResultsLockedError if another run holds
         the folder.
     """
-    environment.settle(executor.address)
-    sweep = plan.sweep
-    cluster = None if executor.local else Cluster(executor.address, sweep.resources)
-    with cluster or contextlib.nullcontext(), hold(paths):
-        write_text(paths.sweep, dump(resolved(sweep)))
+    with hold(paths):
+        write_text(paths.sweep, dump(resolved(plan.sweep)))
         write_json(paths.plan, as_dict(plan))
         workspace = workspace_of(plan, paths.root)
+        if cluster is not None:
+            resources = plan.sweep.resources
+            slots = resources.at_once(os.cpu_count() or 1, torch.cuda.device_count())
+            cluster.expect(at_once(plan, slots))
         trials = itertools.chain(plan.sources.values(), plan.planned())
         lengths = {(t.task, t.backbone, t.recipe["training"]["max_length"]) for t in trials}
         for task, backbone, length in sorted(lengths, key=str):

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 import torch
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
@@ -142,17 +143,17 @@ def check_resources(resources: Resources) -> None:
 def slots(resources: Resources) -> int:
     """How many trials the connected cluster holds at a time, as it is now; one at least."""
     has = ray.cluster_resources()
-    fits = [has.get("CPU", 0.0) / resources.cpus]
-    if resources.gpus > 0:
-        fits.append(has.get("GPU", 0.0) / resources.gpus)
-    most = int(min(fits))
-    return max(1, most if resources.concurrent is None else min(most, resources.concurrent))
+    return resources.at_once(int(has.get("CPU", 0.0)), int(has.get("GPU", 0.0)))
 
 
 def execute(campaign: Campaign, workspace: Workspace, halving: Halving, resources: Resources) -> None:
     """Run what the campaign owes on the connected cluster. Returns early on SIGINT."""
     shutil.rmtree(campaign.paths.tune, ignore_errors=True)  # what a killed run left
     searcher = PlanSearcher(campaign, workspace, slots(resources), resources.concurrent)
+    # Tune would give its actors variables of their own, credentials of AWS among them; the process that Ray
+    # has started and that has imported everything would not be theirs.
+    class_cache.DEFAULT_ENV_VARS.clear()
+    class_cache.ENV_VARS_TO_PROPAGATE = set()
     # It prints a traceback for every lost worker; the reason is in the trial's record and in the report.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tuner = tune.Tuner(

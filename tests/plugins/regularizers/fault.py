@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import psutil
+
 from harness.regularizers.base import Penalty, Regularizer, Weight
 
 
 class Fault(Regularizer):
     """Breaks at step `at`: `raise`, `nan`, `blow up` (the weights), `oom`, or `kill` (the worker, once per
     `marker` file). Sleeps `seconds` at every step. Appends a line to the file `log` at the first step,
-    so that runs can be counted.
+    so that runs can be counted, and to the file `process` the job for which Ray started this process.
     """
 
     name: ClassVar[str] = "fault"
@@ -26,6 +28,7 @@ class Fault(Regularizer):
     seconds: float = 0.0
     marker: str = ""
     log: str = ""
+    process: str = ""
 
     def bind(self, weights: Sequence[Weight]) -> Any:
         return _Penalty(self, weights)
@@ -43,6 +46,9 @@ class _Penalty(Penalty):
         if self.step == 1 and fault.log:
             with Path(fault.log).open("a") as file:
                 file.write(f"{fault.what}\n")
+        if self.step == 1 and fault.process:
+            with Path(fault.process).open("a") as file:
+                file.write(f"{psutil.Process().environ()['RAY_JOB_ID']}\n")
         time.sleep(fault.seconds)
         zero = torch.zeros((), requires_grad=True)
         if self.step != fault.at:
