@@ -1,4 +1,4 @@
-"""The command line: `harness plan|run|status|report|replay|list|tensorboard`."""
+"""The command line: `harness plan|run|status|report|compare|tensorboard|dashboard|replay|list`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from harness import __version__
-from harness.errors import HarnessError, InputError, bad, nearest
+from harness import __version__, reports
+from harness.errors import HarnessError, InputError, Mistakes, bad, nearest
 
 KINDS = ("tasks", "backbones", "strategies", "regularizers", "optimizers", "metrics", "search")
 INTERRUPTED = 130
@@ -56,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
 
     for name, action, help_ in (
         ("status", status, "how far a sweep has come"),
-        ("report", report, "write the report of a sweep, finished or not"),
         ("tensorboard", tensorboard, "open TensorBoard on a sweep's curves"),
+        ("dashboard", dashboard, "open optuna-dashboard on a sweep's studies"),
     ):
         found = verb(name, action, help_)
         found.add_argument(
@@ -65,9 +66,22 @@ def parser() -> argparse.ArgumentParser:
         )
         results(found)
         if name == "status":
-            found.add_argument("--json", action="store_true")
-        if name == "tensorboard":
-            found.add_argument("--port", type=int, default=6006)
+            found.add_argument("--json", action="store_true", help="with --watch an object per line and look")
+            found.add_argument(
+                "--watch", nargs="?", type=_interval, const=2.0, metavar="SECONDS",
+                help="look again every so many seconds (default: 2) until the sweep is done",
+            )  # fmt: skip
+        if name in ("tensorboard", "dashboard"):
+            port = 6006 if name == "tensorboard" else 8080
+            found.add_argument("--port", type=int, default=port, help=f"on this machine (default: {port})")
+
+    for name, action, help_ in (
+        ("report", report, "write the report of sweeps, finished or not, or of tables of scores"),
+        ("compare", compare, "what each strategy gained or lost from one sweep (or table) to another"),
+    ):
+        found = verb(name, action, help_)
+        reports.options(found, name)
+        results(found)
 
     found = verb("replay", replay, "what racing and a scheduler would have saved a recorded sweep")
     found.add_argument("sweep", metavar="RESULTS", help="a full grid's results folder, or its name")
@@ -120,6 +134,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     sys.exit(main())
+
+
+def _interval(text: str) -> float:
+    """Seconds between two looks."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"takes seconds, from 0.1 on, after RESULTS; not {text!r}")
+    return seconds
 
 
 def _complain(words: str) -> None:
@@ -184,6 +209,7 @@ def run(chosen: argparse.Namespace) -> int:
         with unwatched():
             from harness import console
             from harness.analysis import wording
+            from harness.boards import write_boards
             from harness.plan import make_plan
             from harness.records.paths import ResultPaths
             from harness.report.build import write_report
@@ -208,6 +234,7 @@ def run(chosen: argparse.Namespace) -> int:
         _complain(f"interrupted; every finished trial is kept. Carry on with:\n  {chosen.again}")
         return INTERRUPTED
     verdicts = write_report(paths)
+    write_boards(paths, verdicts)
     console.show_verdicts(screen, verdicts, paths)
     missed = wording.missed_margins(verdicts)
     for text in missed:
@@ -223,55 +250,56 @@ def _results(chosen: argparse.Namespace) -> Any:
     for root in (Path(chosen.sweep), chosen.results / chosen.sweep):
         if (root / "plan.json").exists():
             return ResultPaths(root)
-        inner = [path.parent for path in root.glob("*/plan.json")] if root.is_dir() else []
+        inner = sorted(path.parent for path in root.glob("*/plan.json")) if root.is_dir() else []
         if len(inner) == 1:
             return ResultPaths(inner[0])
+        if inner:
+            several = ", ".join(path.name for path in inner[:12]) + (", …" if len(inner) > 12 else "")
+            raise bad(chosen.sweep, f"holds the results of {len(inner)} sweeps", f"name one of {several}")
     there = [path.parent.name for path in chosen.results.glob("*/plan.json")]
     raise bad(chosen.sweep, "holds no results of a sweep", nearest(chosen.sweep, there))
 
 
 def status(chosen: argparse.Namespace) -> int:
-    from harness.analysis import wording
-    from harness.analysis.study import SETTLED, load_study
+    from harness import watch
+    from harness.status import Watcher
 
-    study = load_study(_results(chosen))
-    counts = study.frame.drop_duplicates("trial_id")["status"].value_counts().to_dict()
-    by_cell = {str(cell): dict(group.value_counts()) for cell, group in study.frame.groupby("cell")["status"]}
-    cells: list[dict[str, Any]] = [
-        {
-            "task": cell.task,
-            "backbone": cell.backbone,
-            "strategy": cell.strategy,
-            "state": cell.state,
-            "winner": cell.winner,
-            **({"raced_out": cell.raced_out} if cell.raced_out else {}),
-            "trials": {str(name): int(n) for name, n in by_cell.get(cell.id, {}).items()},
-        }
-        for arena in study.arenas()
-        for cell in arena.cells
-    ]
-    done = all(cell["state"] in SETTLED for cell in cells)
-    if chosen.json:
-        _out({"sweep": study.plan["name"], "done": done, "trials": counts, "cells": cells})
+    watcher = Watcher(_results(chosen))
+    if chosen.watch is not None:
+        try:
+            watch.watch(watcher, _console(), chosen.watch, chosen.json)
+        except KeyboardInterrupt:  # how one stops watching: nothing to be told of
+            return INTERRUPTED
         return 0
-    print(
-        f"{study.plan['name']}: {'done' if done else 'not done'}; "
-        + ", ".join(f"{n} {s}" for s, n in counts.items())
-    )
-    for cell in cells:
-        trials = ", ".join(f"{n} {s}" for s, n in cell["trials"].items()) or "nothing yet"
-        why = f" ({wording.out_of_the_race(cell['raced_out'])})" if "raced_out" in cell else ""
-        print(f"  {cell['task']} | {cell['backbone']} | {cell['strategy']}: {cell['state']}{why}; {trials}")
+    found = watcher.look()
+    if chosen.json:
+        _out(found.as_dict())
+    else:
+        print("\n".join(watch.lines(found)))
     return 0
 
 
 def report(chosen: argparse.Namespace) -> int:
     from harness import console
-    from harness.report.build import write_report
 
-    paths = _results(chosen)
-    console.show_verdicts(_console(), write_report(paths), paths)
+    paths, verdicts = reports.report(chosen, lambda name: _results(_named(chosen, name)))
+    console.show_verdicts(_console(), verdicts, paths)
     return 0
+
+
+def compare(chosen: argparse.Namespace) -> int:
+    found = reports.compare(chosen, lambda name: _results(_named(chosen, name)))
+    if chosen.json:
+        _out(found)
+    else:
+        from harness import console
+
+        console.show_contrast(_console(), found)
+    return 0
+
+
+def _named(chosen: argparse.Namespace, sweep: str) -> argparse.Namespace:
+    return argparse.Namespace(**{**vars(chosen), "sweep": sweep})
 
 
 def replay(chosen: argparse.Namespace) -> int:
@@ -297,10 +325,59 @@ def replay(chosen: argparse.Namespace) -> int:
 
 
 def tensorboard(chosen: argparse.Namespace) -> int:
-    folder = _results(chosen).tensorboard
-    # Replaces this process, so that Ctrl-C and the exit code are TensorBoard's own. Loopback only.
-    arguments = ["--logdir", str(folder), "--port", str(chosen.port), "--host", "127.0.0.1"]
-    os.execv(sys.executable, [sys.executable, "-m", "tensorboard.main", *arguments])
+    paths = _results(chosen)
+    _check_port(chosen.port)
+    from harness.boards import write_boards
+
+    with suppress(OSError):  # results that one may only read show what the last report wrote
+        write_boards(paths)
+    # TensorBoard shows no run by itself where there are more than 40: these pages choose those that sum up.
+    page = f"http://127.0.0.1:{chosen.port}/"
+    print(f"strategies: {page}#custom_scalars&regexInput=report%2F")
+    print(f"verdict:    {page}#text&regexInput=report%24", flush=True)
+    _serve(
+        "-m", "tensorboard.main", "--logdir", str(paths.tensorboard), "--port", str(chosen.port),
+        "--host", "127.0.0.1",
+    )  # fmt: skip
+
+
+def dashboard(chosen: argparse.Namespace) -> int:
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    paths = _results(chosen)
+    studies = paths.root / "optuna.db"
+    mistakes = Mistakes()
+    if not studies.exists():
+        reason = "holds no studies of Optuna"
+        mistakes.add(str(paths.root), reason, "only a sweep with `search: {algorithm: optuna}` makes them")
+    try:
+        [script] = distribution("optuna-dashboard").entry_points.select(name="optuna-dashboard")
+    except PackageNotFoundError:
+        mistakes.add("optuna-dashboard", "is not installed", "pip install optuna-dashboard")
+    mistakes.raise_any()
+    _check_port(chosen.port)
+    start = f"from {script.module} import {script.attr} as main; main()"  # it has no `python -m`
+    _serve("-c", start, f"sqlite:///{studies}", "--port", str(chosen.port), "--host", "127.0.0.1")
+
+
+def _check_port(port: int) -> None:
+    """Raises: InputError if nobody can listen there."""
+    import socket
+
+    if not 0 <= port < 65536:
+        raise bad("--port", f"takes a number from 0 to 65535, not {port}")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a port just left is free
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            reason = f"nothing can listen on port {port}: {os.strerror(error.errno or 0)}"
+            raise bad("--port", reason, f"try --port {port + 1 if port < 65535 else 0}") from error
+
+
+def _serve(*arguments: str) -> NoReturn:
+    # Replaces this process, so that Ctrl-C and the exit code are the server's own.
+    os.execv(sys.executable, [sys.executable, *arguments])
 
 
 def list_(chosen: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections import Counter, defaultdict
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from harness.analysis import wording
 from harness.plan import Cell, Plan, Trial, count, notes, predicted
 from harness.records.paths import ResultPaths
 from harness.records.record import FAILURES
@@ -291,4 +294,62 @@ def show_verdicts(console: Console, verdicts: Mapping[str, Any], paths: ResultPa
         console.print(_text(verdict["sentence"]), soft_wrap=True)
     console.print()
     console.print(_text(f"report:      {paths.report_html}"), soft_wrap=True)
-    console.print(_text(f"tensorboard: harness tensorboard {paths.root}"), soft_wrap=True)
+    if paths.plan.exists():  # a report of tables, or of a part, has no curves of its own
+        console.print(_text(f"tensorboard: harness tensorboard {paths.root}"), soft_wrap=True)
+
+
+def show_contrast(console: Console, found: Mapping[str, Any]) -> None:
+    """What changed from A to B for each strategy, then what else differs between the two."""
+    a, b = found["a"], found["b"]
+    console.print(_text(f"{b} against {a}: differences are {b} − {a}"))
+    single = not any(entry["backbone"] for entry in found["comparisons"])
+    head = ("task", "strategy", "metric", a, b, "difference", "95 % interval", "Holm p", "n", "verdict")
+    table = _grid(*map(escape, head), right=(3, 4, 5, 6, 7, 8))
+    for entry in found["comparisons"]:
+        like = entry["scores"][a]["mean"]
+        interval = "—"
+        if entry["ci"] is not None:
+            low, high = (wording.fixed(bound, like, signed=True) for bound in entry["ci"])
+            interval = f"{low} to {high}"
+        p = entry["p_adjusted"]
+        metric = f"{entry['primary']} {'↓' if entry['direction'] == 'min' else '↑'}"
+        row = [
+            entry["task"] if single else f"{entry['task']} @ {entry['backbone']}",
+            entry["strategy"],
+            metric if entry["split"] == "test" else f"{entry['split']} {metric}",
+            wording.score(entry["scores"][a]),
+            wording.score(entry["scores"][b]),
+            wording.fixed(entry["difference"], like, signed=True),
+            interval,
+            "—" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+            str(entry["n"]),
+            wording.verdict_word(entry),
+        ]
+        table.add_row(*map(_text, row))
+    console.print(table)
+    for key, words in (
+        ("only_a", f"only in {a}"),
+        ("only_b", f"only in {b}"),
+        ("other_metric", "in both, with different primary metrics"),
+    ):
+        if found[key]:
+            places = [f"{place['task']} | {place['strategy']}" for place in found[key]]
+            console.print(_text(f"{words}: {', '.join(places)}"), soft_wrap=True)
+    if found["differs"]:
+        differs = _grid("differs", "in", *map(escape, (a, b)))
+        for entry in found["differs"]:
+            sides = (_shown(entry[side]) for side in ("a", "b"))
+            differs.add_row(*map(_text, (entry["name"], entry["part"], *sides)))
+        console.print()
+        console.print(differs)
+    else:
+        console.print(_text("No record, plan or sweep file says of anything else that it differs."))
+    for remark in found["remarks"]:
+        console.print(_text(f"note: {remark}"), soft_wrap=True)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "—"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:59]}…"

@@ -294,6 +294,8 @@ def as_dict(plan: Plan) -> dict[str, Any]:
                 "primary": entry.task.primary_metric,
                 "direction": "max" if entry.task.higher_is_better else "min",
                 "metrics": list(entry.task.metric_names),
+                "forms": entry.task.forms(plan.prepared.tasks[entry.name]),
+                "best": _best(entry.task),
                 "delta": entry.task.delta,
                 "margin": entry.task.margin,
                 "constant": finite(plan.prepared.tasks[entry.name].constant),
@@ -350,6 +352,12 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "predicted": predicted(plan),
         "notes": notes(plan),
     }
+
+
+def _best(task: Task) -> float | None:
+    """The score of perfect predictions in the primary metric, where it has one."""
+    reach = bounds(task.primary_metric)
+    return None if reach is None else reach[1 if task.higher_is_better else 0]
 
 
 def _first_task(sweep: Sweep, backbone: BackboneEntry) -> str:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.records.paths import ResultPaths
+from harness.records.record import write_predictions
 
 Outcome = float | str
 """A confirm run's test score, or the status of a run that has none ("missing": no record)."""
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+LATEX = r"50% & #1 \evil{$x$}_a^b~c"
+PIPES = "a|b `c` *d* [e](http://x) $f$ \n# g \x00\x1b"
 
 RATES = (2e-5, 1e-4, 5e-4)
 COST = {"head-only": 3.0, "top-2": 12.0, "full": 30.0, "full-l2sp": 33.0}
@@ -33,6 +41,8 @@ class Sweep:
     winner: int = 1  # place of the winning rate
     delta: float = 0.01
     name: str = "synthetic"
+    examples: int = 0  # with so many test examples, of which each run has its score's share right
+    constant: float | None = None  # the score of the constant predictor
 
     def write(self, root: Path) -> ResultPaths:
         paths = ResultPaths(root)
@@ -57,8 +67,11 @@ class Sweep:
                         "primary": "accuracy",
                         "direction": self.directions.get(task, "max"),
                         "metrics": ["accuracy", "f1"],
-                        "splits": {"train": 800, "validation": 200, "test": 500},
+                        "splits": {"train": 800, "validation": 200, "test": self.examples or 500},
                         "delta": self.delta,
+                        "best": 0.0 if self.directions.get(task) == "min" else 1.0,
+                        "forms": {"accuracy": "mean"},
+                        "constant": {"test": {"accuracy": self.constant}},
                     }
                     for task in self.scores
                 ],
@@ -113,6 +126,8 @@ class Sweep:
                 test = outcome if phase == "confirm" and not isinstance(outcome, str) else None
                 status = outcome if isinstance(outcome, str) else "finished"
                 put(paths.trial(trial_id), record(cell, phase, entry, status, validation, test))
+                if test is not None and self.examples:
+                    self._predictions(paths, trial_id, task, test)
 
         for place, rate in enumerate(self.rates):
             for seed in self.tune_seeds:
@@ -132,6 +147,14 @@ class Sweep:
             "space": {"learning_rate": {"grid": list(self.rates)}},
             "default": {"learning_rate": self.rates[0]},
         }
+
+    def _predictions(self, paths: ResultPaths, trial_id: str, task: str, score: float) -> None:
+        """Examples of a task are hard or easy for all; which of the hard ones a run gets right is chance."""
+        hardness = np.random.default_rng(len(task)).normal(0, 1.5, self.examples)
+        luck = np.random.default_rng(zlib.crc32(trial_id.encode())).normal(0, 1, self.examples)
+        right = np.argsort(np.argsort(hardness + luck)) < round(score * self.examples)
+        rows = [{"example": i, "reference": 1, "prediction": int(one)} for i, one in enumerate(right)]
+        write_predictions(paths, trial_id, rows, {"accuracy": right[:, None].astype(float)})
 
 
 def record(
@@ -209,3 +232,19 @@ def typical() -> Sweep:
         },
         baseline="full",
     )
+
+
+def hostile(root: Path) -> ResultPaths:
+    """Names and reasons that would break out of a page, a table or a path, a failed run, a broken record."""
+    scores = {
+        HOSTILE: [0.8, 0.81, 0.83],
+        LATEX: [0.7, 0.72, "diverged"],
+        PIPES: [0.6, 0.61, 0.66],
+        "": [0.1] * 3,
+    }
+    paths = Sweep({HOSTILE: scores, LATEX: scores, "../..": scores}, baseline=LATEX, name=HOSTILE).write(root)
+    record = json.loads(paths.trial("c0000-confirm-0001").read_text())
+    record["provenance"]["versions"] = {HOSTILE: PIPES}
+    put(paths.trial("c0000-confirm-0001"), {**record, "status": "failed", "reason": HOSTILE + PIPES + LATEX})
+    paths.trial("c0000-confirm-0000").write_text(HOSTILE)
+    return paths

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from racing_fixtures import LEVELS, NOISE, Run, planned, record
 from scipy import stats as scipy_stats
 
-from harness.analysis import racing, stats
+from harness.analysis import racing
+from harness.analysis.crossed import by_seed
 from harness.analysis.racing import Contest, Runner, raced_out, tie_chance
 from harness.analysis.study import load_study
 from harness.analysis.verdicts import judge
@@ -77,7 +78,7 @@ def test_nothing_is_foretold_from_too_little() -> None:
 def test_every_source_of_doubt_raises_the_chance() -> None:
     d = 0.2 + 0.02 * np.random.default_rng(3).standard_normal(6)
     plain = tie_chance(d, SIX)
-    assert plain < tie_chance(d, SIX, shift=0.1)
+    assert plain < tie_chance(d, Contest(6, 6, 0.01, 100, 100, (0, 1)), examples=0.2)
     assert plain < tie_chance(d, SIX, tuned=3, tried=20)
     assert plain < tie_chance(d, SIX, noise=racing.Noise(0.01, 15))
     assert plain < tie_chance(d, Contest(6, 600, 0.01, MANY, MANY, (0, 1)))
@@ -132,7 +133,7 @@ def races(
         final = test[:, 3:]
         leader = int(final.mean(axis=1).argmax())
         pairs = [(a, b) for a in range(4) for b in range(a)]
-        adjusted = holm([stats.paired_p(final[a] - final[b]) or 0.0 for a, b in pairs])
+        adjusted = holm([by_seed(final[a] - final[b]).p for a, b in pairs])
         beaten = {
             sum(pair) - leader for pair, p in zip(pairs, adjusted, strict=True) if leader in pair and p < 0.05
         }

@@ -1,4 +1,4 @@
-"""What each cell came to: the winner's score per seed, cost, failures, budget spent, optimism, edges."""
+"""What each cell came to: the winner and its headline runs, cost, failures, budget spent, optimism, edges."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Row(NamedTuple):
 
     phase: str
     seed: int
+    trial_id: str
     status: str
     config: str
     score_validation: float | None
@@ -29,6 +30,12 @@ class Row(NamedTuple):
     flops: float | None
     trainable_params: float | None
     peak_memory_mb: float | None
+
+    def score(self, split: str) -> float | None:
+        """The headline score, of a finished run."""
+        if self.status != "finished":
+            return None
+        return self.score_test if split == "test" else self.score_validation
 
 
 @dataclass(frozen=True)
@@ -47,9 +54,8 @@ class CellSummary:
     Attributes:
         hyperparameters: the cell's winner; in a sweep without confirm phase the best so far while the
             cell is still tuning. None when there is neither.
-        per_seed: headline score by seed: test of finished confirm trials, or validation of the winner's
-            finished tune trials in a sweep without confirm phase.
-        asked: headline trials listed, whatever became of them.
+        headline: the runs that the verdict is on, whatever became of them: the confirm trials, or the
+            winner's tune trials in a sweep without confirm phase.
         statuses: all listed trials by status, both phases.
         headline_failures: headline trials by failure status.
         cost: means per run over the finished headline trials, else over the finished tune trials.
@@ -60,8 +66,7 @@ class CellSummary:
 
     cell: Cell
     hyperparameters: dict[str, Any] | None
-    per_seed: dict[int, float]
-    asked: int
+    headline: tuple[Row, ...]
     statuses: Mapping[str, int]
     headline_failures: Mapping[str, int]
     cost: Mapping[str, float | None]
@@ -73,19 +78,15 @@ class CellSummary:
     configurations: tuple[Configuration, ...]
     edges: tuple[str, ...]
 
-    @property
-    def mean(self) -> float | None:
-        return mean(list(self.per_seed.values()))
-
 
 def summarize(study: Study, arena: Arena) -> dict[str, CellSummary]:
     """The summary of every cell of an arena, by strategy, in the plan's order."""
     wanted = study.frame[study.frame["cell"].isin([cell.id for cell in arena.cells])]
     grouped: dict[str, list[Row]] = {cell.id: [] for cell in arena.cells}
     columns = [wanted[name].tolist() for name in ("cell", *Row._fields)]
-    for cell_id, phase, seed, status, config, *numbers in zip(*columns, strict=True):
+    for cell_id, phase, seed, trial_id, status, config, *numbers in zip(*columns, strict=True):
         values = (number(value) for value in numbers)
-        grouped[cell_id].append(Row(phase, seed, status, config, *values))
+        grouped[cell_id].append(Row(phase, seed, trial_id, status, config, *values))
     return {cell.strategy: _summary(cell, grouped[cell.id], arena.sign, study) for cell in arena.cells}
 
 
@@ -104,15 +105,13 @@ def _summary(cell: Cell, rows: list[Row], sign: int, study: Study) -> CellSummar
         winner = next((c.hyperparameters for c in configurations if c.validation is not None), None)
     winning = [row for row in tune if winner is not None and json.loads(row.config) == winner]
     headline = confirm if study.confirm_seeds else winning
-    scores = {row.seed: _headline_score(row, study.split) for row in _done(headline)}
     best = mean([row.score_validation for row in _done(winning)])
     confirmed = mean([row.score_validation for row in _done(confirm)])
     costed = _done(headline) or _done(tune)
     return CellSummary(
         cell=cell,
         hyperparameters=winner,
-        per_seed={seed: score for seed, score in sorted(scores.items()) if score is not None},
-        asked=len(headline),
+        headline=tuple(headline),
         statuses=Counter(row.status for row in rows),
         headline_failures=_failures(headline),
         cost={
@@ -127,10 +126,6 @@ def _summary(cell: Cell, rows: list[Row], sign: int, study: Study) -> CellSummar
         configurations=configurations,
         edges=tuple(edges(cell.space, winner)) if winner else (),
     )
-
-
-def _headline_score(row: Row, split: str) -> float | None:
-    return row.score_test if split == "test" else row.score_validation
 
 
 def _done(rows: Sequence[Row]) -> list[Row]:

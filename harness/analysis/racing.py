@@ -101,8 +101,8 @@ def raced_out(
         shared = sorted(ahead.keys() & behind.keys())
         differences = [ahead[key] - behind[key] for key in shared]
         tuned = sum(phase == "tune" for phase, _ in shared)
-        shift = _shift((means[leader], means[name]), contest.bounds, contest)
-        chance = tie_chance(differences, contest, noise, shift, tuned, tried)
+        examples = _example_variance((means[leader], means[name]), contest.bounds, contest.validation)
+        chance = tie_chance(differences, contest, noise, examples, tuned, tried)
         if chance < bound:
             out[name] = Out(leader, float(np.mean(differences)), len(shared), chance, bound)
     return out
@@ -128,28 +128,26 @@ def _noise(scores: Sequence[Mapping[tuple[str, int], float]]) -> Noise:
     return Noise(2 * float(np.sum(residuals**2)) / df, df)
 
 
-def _shift(means: tuple[float, float], bounds: tuple[float, float], contest: Contest) -> float:
-    """Standard deviation of how much further apart two cells may be on test than on validation because the
-    examples are others.
+def _example_variance(means: tuple[float, float], bounds: tuple[float, float], n: int) -> float:
+    """The largest variance that the difference of two cells may have between examples, from scores on n.
 
     Among numbers from `low` to `high` with mean m none have a larger variance than (high − m)(m − low)
     (Bhatia & Davis 2000); of the two cells' errors it is assumed that they do not exclude each other. The
     means are pulled inwards by one example at either end: all right on validation is not all right on test.
     """
     low, high = bounds
-    n = contest.validation
     variance = 0.0
     for mean in means:
         inner = (n * mean + low + high) / (n + 2)
         variance += (high - inner) * (inner - low)
-    return math.sqrt(variance * (1 / n + 1 / contest.test))
+    return variance
 
 
 def tie_chance(
     differences: ArrayLike,
     contest: Contest,
     noise: Noise | None = None,
-    shift: float = 0.0,
+    examples: float = 0.0,
     tuned: int = 0,
     tried: int = 1,
 ) -> float:
@@ -163,7 +161,8 @@ def tie_chance(
     Args:
         noise: variance of a difference as all cells of the task show it. It has more degrees of freedom than
             the pair alone; the pair's own variance counts where it is larger.
-        shift: standard deviation of the change from validation to test.
+        examples: variance of the difference between examples. By that the difference on test may be another
+            than on validation, and so much less sure is the verdict.
         tuned: how many of the differences come from the tune phase, where the leader was chosen for its
             score among `tried` configurations: the expected maximum of N normal errors is at most √(2 ln N)
             standard deviations (of a difference: √(ln N)), and so much is taken off those.
@@ -179,11 +178,12 @@ def tie_chance(
     deviation = np.sqrt(df * variance / rng.chisquare(df, DRAWS))
     flattery = math.sqrt(tuned * math.log(tried)) / n
     mean = np.mean(d) + deviation * (rng.standard_normal(DRAWS) / math.sqrt(n) - flattery)
-    mean += shift * rng.standard_normal(DRAWS)
+    mean += math.sqrt(examples * (1 / contest.validation + 1 / contest.test)) * rng.standard_normal(DRAWS)
     # fewer test than validation examples make single scores noisier there
     deviation *= math.sqrt(max(1.0, contest.validation / contest.test))
     mean += deviation * rng.standard_normal(DRAWS) / math.sqrt(seeds)
     error = deviation * np.sqrt(rng.chisquare(seeds - 1, DRAWS) / (seeds - 1) / seeds)
+    error = np.hypot(error, math.sqrt(examples / contest.test))
     significant = mean > stdtrit(seeds - 1, 1 - ALPHA / contest.claims / 2) * error
     noticeable = mean + stdtrit(seeds - 1, 0.95) * error > contest.delta
     return float(1 - np.mean(significant & noticeable))

@@ -1,19 +1,16 @@
 """Statistics as pure functions over arrays; nothing here knows of tasks, files or reports.
 
-R is the number of seeds on which both arms have a score. Every interval and p-value below treats
-the seeds as the sample: it generalises over seeds (head initialisation, data order), not over test
-examples.
+R is the number of seeds on which both arms have a score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr, stdtrit
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 MIN_SEEDS = 3
 """Fewer paired seeds than this: no interval, no p-value (protocol, point 5)."""
@@ -39,48 +36,6 @@ def snapped(differences: ArrayLike) -> NDArray[np.float64]:
     return d
 
 
-@lru_cache(maxsize=4096)
-def _critical(df: int, level: float) -> float:
-    """Two-sided Student-t critical value."""
-    return float(stdtrit(df, 0.5 + level / 2))
-
-
-def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float] | None:
-    """Student-t interval of the mean of `values` (R,): mean ± t_{R-1} · s / √R.
-
-    Source: Student (1908); with paired differences as `values` it is the paired-t interval. None for
-    fewer than `MIN_SEEDS` values. Constant values give an interval of width 0: the sample holds no
-    evidence of spread, which is not evidence that there is none; `paired_p` guards the claim.
-    """
-    x = snapped(values)
-    if x.size < MIN_SEEDS:
-        return None
-    if np.all(x == x[0]):
-        return float(x[0]), float(x[0])
-    mean = float(np.mean(x))
-    half = _critical(x.size - 1, level) * float(np.std(x, ddof=1)) / float(np.sqrt(x.size))
-    return mean - half, mean + half
-
-
-def paired_p(differences: ArrayLike) -> float | None:
-    """Two-sided p-value of "the mean paired difference is 0" for `differences` (R,).
-
-    The paired t-test (Student 1908; equals `scipy.stats.ttest_rel`), and None below `MIN_SEEDS`.
-    Without spread the t statistic is 0/0 or infinite and its model says nothing, so the exact
-    sign-flip test (Fisher 1935) takes over: all differences 0 gives 1, all equal and not 0 gives
-    2^(1-R), the smallest p-value that test can reach. The bound is not applied where there is
-    spread: at 5 seeds it would be 0.0625 and forbid every claim, however large the effect; that
-    such claims lean on normality is why they are labelled exploratory.
-    """
-    d = snapped(differences)
-    if d.size < MIN_SEEDS:
-        return None
-    if np.all(d == d[0]):
-        return 1.0 if d[0] == 0.0 else 2.0 ** (1 - d.size)
-    t = float(np.mean(d)) / (float(np.std(d, ddof=1)) / float(np.sqrt(d.size)))
-    return min(1.0, 2.0 * float(stdtr(d.size - 1, -abs(t))))
-
-
 def p_better(gains: ArrayLike) -> float | None:
     """P(A better than B) over paired seeds, ties one half: `gains` (R,), positive where A is better.
 
@@ -104,6 +59,28 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     filled = [1.0 if p is None else p for p in p_values]
     adjusted = multipletests(filled, method="holm")[1]
     return [None if p is None else float(a) for p, a in zip(p_values, adjusted, strict=True)]
+
+
+def wilson(count: int, runs: int, level: float = 0.95) -> tuple[float, float] | None:
+    """Interval of a rate, `count` of `runs`, by statsmodels (Wilson 1927); None without runs."""
+    if runs == 0:
+        return None
+    low, high = proportion_confint(count, runs, 1 - level, method="wilson")
+    return float(low), float(high)
+
+
+def partial_conjunction(p_values: Sequence[float], alpha: float = 0.05) -> int:
+    """On how many of several data sets a claim holds, at least, with confidence 1 − alpha.
+
+    The largest u for which "the claim holds on fewer than u" is rejected: (n − u + 1) · p_(u) ≤ alpha, p_(u)
+    the u-th smallest. Valid whatever the dependence between data sets (Bonferroni).
+
+    Source: Benjamini & Heller 2008; Dror et al. 2017, arXiv 1709.09500, eq. 5.
+    """
+    ordered = np.sort(np.asarray(p_values, dtype=np.float64))
+    n = len(ordered)
+    held = [u for u in range(1, n + 1) if (n - u + 1) * ordered[u - 1] <= alpha]
+    return max(held, default=0)
 
 
 def inside(interval: tuple[float, float] | None, margin: float) -> bool:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyarrow.lib import ArrowInvalid
 
 from harness.errors import bad
 from harness.records import index
 from harness.records.paths import ResultPaths
-from harness.records.record import STATUSES
+from harness.records.record import PARTS, STATUSES
 
 PROVENANCE = ("versions", "git", "hardware", "data", "weights")
 COSTS = ("wall_s", "device_s", "flops", "steps", "trainable_params", "peak_memory_mb")
@@ -84,6 +90,13 @@ class Source:
     device_s: float | None
 
 
+Examples: TypeAlias = Callable[[str, str], "NDArray[np.float64] | None"]
+
+
+def unknown_examples(trial_id: str, metric: str) -> NDArray[np.float64] | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Study:
     """A results folder, read.
@@ -97,6 +110,10 @@ class Study:
         unreadable: "file: why" for each file that exists and cannot be used.
         unfinished: ids of the cells that are not done, in the plan's order.
         sources: the backbones that were trained on a source task first.
+        examples: asked for (trial id, metric), gives what each test example adds to a trial's score, shape
+            (examples, k), in the form that the plan names for the metric (see `harness/metrics/forms.py`);
+            None where it is not known.
+        again: the command that carries the sweep on; None for what is no sweep.
         provenance: per part, each distinct value (as JSON) with its number of trials.
         unused: number of records that no cell of the present plan asks for.
     """
@@ -109,6 +126,8 @@ class Study:
     provenance: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     unused: int = 0
     sources: tuple[Source, ...] = ()
+    examples: Examples = unknown_examples
+    again: str | None = None
 
     @property
     def confirm_seeds(self) -> int:
@@ -170,14 +189,33 @@ def load_study(paths: ResultPaths) -> Study:
     sources = list(plan.get("sources") or [])
     return Study(
         plan=plan,
-        frame=_frame(rows),
+        frame=frame_of(rows),
         cells=tuple(cells),
         unreadable=tuple(sorted(unreadable)),
         unfinished=tuple(cell.id for cell in cells if cell.state not in SETTLED),
         provenance={part: dict(sorted(counts.items())) for part, counts in provenance.items()},
         unused=len(stored.keys() - records.keys() - {str(source["trial_id"]) for source in sources}),
         sources=tuple(_source(source, paths, unreadable) for source in sources),
+        examples=partial(_examples, paths),
+        again=_again(paths) if paths.sweep.exists() else None,
     )
+
+
+def _again(paths: ResultPaths) -> str:
+    return shlex.join(["harness", "run", str(paths.sweep), "--results", str(paths.root.parent)])
+
+
+def _examples(paths: ResultPaths, trial_id: str, metric: str) -> NDArray[np.float64] | None:
+    path = paths.predictions(trial_id)
+    column = f"{PARTS}{metric}"
+    try:
+        if column not in pq.read_schema(path).names:
+            return None
+        values = pq.read_table(path, columns=[column])[column].combine_chunks()
+    except (OSError, ArrowInvalid):
+        return None
+    flat = values.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+    return flat.reshape(len(values), -1) if len(values) else None
 
 
 def number(value: object) -> float | None:
@@ -336,7 +374,7 @@ def _leaves(definition: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def frame_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows as columns of one type each, in an order that depends on names alone."""
     rows = sorted(rows, key=lambda r: (r["cell"], r["phase"], r["seed"], r["trial_id"]))
     fixed = [*_FIRST, *(name for name in (*_TEXT, *_NUMBERS) if name not in _FIRST)]

@@ -1,105 +1,78 @@
-"""From a study to the content of verdicts.json (`docs/design.md`; protocol, points 3 to 6)."""
+"""From a study to the content of verdicts.json (`docs/design.md`; protocol, points 3 to 8)."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from harness.analysis import cells, stats, wording
+from harness.analysis import across, advice, cells, stats, wording
 from harness.analysis.cells import CellSummary
-from harness.analysis.study import RACED_OUT, SETTLED, Arena, Study, number
+from harness.analysis.comparisons import Contest, compare
+from harness.analysis.outcomes import Outcome, outcomes
+from harness.analysis.study import SETTLED, Arena, Study, number
 from harness.records.record import FAILURES
-
-ALPHA = 0.05
 
 
 def judge(study: Study) -> dict[str, Any]:
-    """The verdict on every task.
-
-    Differences are a − b in units of the metric; `verdict` and `p_better` are said of a, whatever the
-    metric's direction. The last strategy of a comparison is the baseline where it takes part.
-    """
-    contests = []
-    for arena in study.arenas():
-        summaries = cells.summarize(study, arena)
-        pairs = _pairs([cell.strategy for cell in arena.cells], study.plan.get("baseline"))
-        compared = [_compare(summaries[a], summaries[b], arena) for a, b in pairs]
-        contests.append((arena, summaries, compared))
-    # The race has decided, by validation, between who is in and who is out: no claim is left to make there.
-    # Between two cells that are out nothing is decided: these claims count, unanswered.
-    everything = [(c, s) for _, s, compared in contests for c in compared if _outs(c, s) != 1]
-    adjusted = stats.holm([None if _outs(c, s) else c["p"] for c, s in everything])
-    for (comparison, _), p in zip(everything, adjusted, strict=True):
-        comparison["p_adjusted"] = p
-    tasks = {
-        arena.key: _verdict(arena, summaries, [_decide(c, arena) for c in compared], study)
-        for arena, summaries, compared in contests
-    }
+    """The verdict on every task, and over all of them."""
+    summaries = {arena.key: cells.summarize(study, arena) for arena in study.arenas()}
+    contests = [_contest(study, arena, summaries[arena.key]) for arena in study.arenas()]
+    tasks = _tasks(study, contests, summaries)
+    if any(outcome.imputed for contest in contests for outcome in contest.outcomes.values()):
+        measured = [
+            replace(c, outcomes={name: outcome.measured() for name, outcome in c.outcomes.items()})
+            for c in contests
+        ]
+        for key, other in _tasks(study, measured, summaries).items():
+            tasks[key]["sensitivity"] = _sensitivity(tasks[key], other)
+    for key, verdict in tasks.items():
+        verdict["advice"] = advice.advise(verdict, study)
+        verdict["sentence"] = wording.sentence(key, verdict)
     missing = sum(task["coverage"]["missing"] for task in tasks.values())
     return {
         "format": 1,
         "sweep": str(study.plan["name"]),
         "complete": not study.unfinished and not missing,
         "tasks": tasks,
+        "across": across.judge(study, contests, tasks),
     }
 
 
-def _outs(comparison: Mapping[str, Any], summaries: Mapping[str, CellSummary]) -> int:
-    """How many of the two cells are out of the race."""
-    return sum(summaries[comparison[side]].cell.raced_out is not None for side in ("a", "b"))
+def _contest(study: Study, arena: Arena, summaries: Mapping[str, CellSummary]) -> Contest:
+    out = frozenset(name for name, summary in summaries.items() if summary.cell.raced_out is not None)
+    return Contest(arena, outcomes(study, arena, summaries), out)
 
 
-def _pairs(strategies: list[str], baseline: str | None) -> list[tuple[str, str]]:
-    """Every pair once, in the plan's order, the baseline always second."""
-    return [(b, a) if a == baseline else (a, b) for a, b in itertools.combinations(strategies, 2)]
-
-
-def _compare(a: CellSummary, b: CellSummary, arena: Arena) -> dict[str, Any]:
-    """The paired comparison on the seeds that both have finished; no verdict yet."""
-    shared = sorted(a.per_seed.keys() & b.per_seed.keys())
-    d = stats.snapped([a.per_seed[seed] - b.per_seed[seed] for seed in shared])
-    ci = stats.t_interval(d, 0.95)
-    # One nonzero difference at every one of a few seeds has an interval of no width: not "equivalent" yet.
-    spread = ci is not None and (ci[0] < ci[1] or ci[0] == 0 or len(shared) > stats.EXPLORATORY_SEEDS)
+def _tasks(
+    study: Study, contests: Sequence[Contest], summaries: Mapping[str, Mapping[str, CellSummary]]
+) -> dict[str, dict[str, Any]]:
+    compared = compare(contests, study.plan.get("baseline"))
     return {
-        "a": a.cell.strategy,
-        "b": b.cell.strategy,
-        "difference": float(np.mean(d)) if shared else None,
-        "ci": None if ci is None else list(ci),
-        "p": stats.paired_p(d),
-        "p_adjusted": None,
-        "p_better": stats.p_better(arena.sign * d),
-        "n": len(shared),
-        "verdict": RACED_OUT if a.cell.raced_out or b.cell.raced_out else "undetermined",
-        # Both at once is possible: a difference may be certain and too small to matter.
-        "negligible": spread and stats.inside(stats.t_interval(d, 0.90), arena.delta),
-        "exploratory": stats.MIN_SEEDS <= len(shared) <= stats.EXPLORATORY_SEEDS,
+        contest.arena.key: _verdict(contest, summaries[contest.arena.key], comparisons, study)
+        for contest, comparisons in zip(contests, compared, strict=True)
     }
 
 
-def _decide(comparison: dict[str, Any], arena: Arena) -> dict[str, Any]:
-    """The comparison with its verdict; `negligible` becomes "better or worse, but inside ±delta"."""
-    within = comparison["negligible"]
-    p, ci = comparison["p_adjusted"], comparison["ci"]
-    if comparison["verdict"] == RACED_OUT:
-        return {**comparison, "negligible": False, "exploratory": False}
-    if p is not None and p < ALPHA and stats.excludes_zero(ci):
-        ahead = arena.sign * comparison["difference"] > 0
-        return {**comparison, "verdict": "better" if ahead else "worse"}
-    return {**comparison, "verdict": "equivalent" if within else "undetermined", "negligible": False}
+def _sensitivity(verdict: Mapping[str, Any], without: Mapping[str, Any]) -> dict[str, Any]:
+    """What the verdict were if runs that diverged were left out instead of scored as the constant
+    predictor."""
+    told = {name: without[name] for name in ("leader", "tie_set", "recommended")}
+    return {**told, "changed": told["leader"] != verdict["leader"]}
 
 
 def _verdict(
-    arena: Arena, summaries: Mapping[str, CellSummary], comparisons: list[dict[str, Any]], study: Study
+    contest: Contest,
+    summaries: Mapping[str, CellSummary],
+    comparisons: list[dict[str, Any]],
+    study: Study,
 ) -> dict[str, Any]:
+    arena, runs = contest.arena, contest.outcomes
     baseline = study.plan.get("baseline")
     out = {name: summary.cell.raced_out for name, summary in summaries.items() if summary.cell.raced_out}
-    scored = [name for name, summary in summaries.items() if summary.per_seed and name not in out]
-    leader = min(scored, key=lambda name: _standing(summaries[name], arena), default=None)
+    scored = [name for name, outcome in runs.items() if outcome.scores and name not in out]
+    leader = min(scored, key=lambda name: _standing(runs[name], summaries[name], arena), default=None)
     verdict: dict[str, Any] = {
         "task": arena.task["name"],
         "backbone": arena.backbone,
@@ -113,15 +86,16 @@ def _verdict(
         "baseline": baseline if baseline in summaries else None,
         "comparisons": comparisons,
         "raced_out": {name: {**why, "trials": summaries[name].cell.listed} for name, why in out.items()},
-        "seeds": _paired_seeds(summaries, scored),
+        "seeds": _paired_seeds(runs, scored),
         "coverage": _coverage(summaries, study),
         "failures": {
             status: sum(summary.statuses.get(status, 0) for summary in summaries.values())
             for status in FAILURES
         },
-        "scores": {name: _score(summary) for name, summary in summaries.items()},
+        "scores": {name: _score(runs[name], summary) for name, summary in summaries.items()},
         "warnings": cells.warnings(summaries),
-        **_against_constant(None if leader is None else summaries[leader].mean, arena, study),
+        "sensitivity": None,
+        **_against_constant(None if leader is None else runs[leader].mean, arena, study),
     }
     if leader is not None:
         tied = [name for name in scored if name == leader or not _beats(verdict, leader, name)]
@@ -129,7 +103,6 @@ def _verdict(
         # cost decides only where enough seeds were compared to call it a tie: else the cheapest may be chance
         weighed = [name for name in tied if name == leader or _paired(verdict, leader, name)]
         verdict["recommended"] = min(weighed, key=lambda name: _price(summaries[name]))
-    verdict["sentence"] = wording.sentence(arena.key, verdict)
     return verdict
 
 
@@ -144,10 +117,10 @@ def _against_constant(best: float | None, arena: Arena, study: Study) -> dict[st
     return {"constant": constant, "margin": margin, "margin_met": met}
 
 
-def _standing(summary: CellSummary, arena: Arena) -> tuple[float, tuple[float, float, str]]:
+def _standing(outcome: Outcome, summary: CellSummary, arena: Arena) -> tuple[float, tuple[float, float, str]]:
     """Sort key of the leader: the best mean; between equal means the cheaper."""
-    assert summary.mean is not None
-    return -arena.sign * summary.mean, _price(summary)
+    assert outcome.mean is not None
+    return -arena.sign * outcome.mean, _price(summary)
 
 
 def _price(summary: CellSummary) -> tuple[float, float, str]:
@@ -170,9 +143,9 @@ def _paired(verdict: Mapping[str, Any], leader: str, name: str) -> bool:
     return comparison is not None and comparison["n"] >= stats.MIN_SEEDS
 
 
-def _paired_seeds(summaries: Mapping[str, CellSummary], scored: list[str]) -> int:
-    """How many seeds every scored strategy has finished."""
-    shared = [set(summaries[name].per_seed) for name in scored]
+def _paired_seeds(runs: Mapping[str, Outcome], scored: list[str]) -> int:
+    """How many seeds every scored strategy has."""
+    shared = [set(runs[name].scores) for name in scored]
     return len(set.intersection(*shared)) if shared else 0
 
 
@@ -190,15 +163,21 @@ def _coverage(summaries: Mapping[str, CellSummary], study: Study) -> dict[str, i
     return {"planned": planned, "finished": finished, "missing": planned - recorded, "stopped": stopped}
 
 
-def _score(summary: CellSummary) -> dict[str, Any]:
-    values = list(summary.per_seed.values())
-    ci = stats.t_interval(values)
+def _score(outcome: Outcome, summary: CellSummary) -> dict[str, Any]:
+    estimate = outcome.estimate
+    failed = len(outcome.imputed) + outcome.poor + summary.headline_failures.get("infeasible", 0)
+    rate = stats.wilson(failed, outcome.runs)
     return {
-        "mean": summary.mean,
-        "ci": None if ci is None else list(ci),
-        "n": len(values),
-        "per_seed": {str(seed): score for seed, score in summary.per_seed.items()},
+        "mean": outcome.mean,
+        "ci": None if estimate is None else list(estimate.interval()),
+        "n": len(outcome.scores),
+        "examples": 0 if estimate is None else estimate.n,
+        "per_seed": {str(seed): score for seed, score in outcome.scores.items()},
+        "imputed": sorted(outcome.imputed),
         "failures": dict(summary.headline_failures),
+        "failure_rate": None
+        if rate is None
+        else {"failed": failed, "runs": outcome.runs, "poor": outcome.poor, "ci": list(rate)},
         "cost_device_s": summary.cost["device_s"],
         "trainable_params": summary.cost["trainable_params"],
         "hyperparameters": summary.hyperparameters,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -145,7 +145,38 @@ def sentence(key: str, verdict: Mapping[str, Any]) -> str:
     compared = [pair(verdict, leader, name) for name in others]
     if any(c is not None and c["exploratory"] for c in compared):
         text += f" (exploratory: {min(c['n'] for c in compared if c and c['exploratory'])} paired seeds)"
-    return f"{text}.{partial}"
+    return f"{text}.{_imputation(verdict)}{partial}"
+
+
+def _imputation(verdict: Mapping[str, Any]) -> str:
+    """What the runs that diverged mean for the verdict."""
+    sensitivity = verdict["sensitivity"]
+    imputed = {name: len(entry["imputed"]) for name, entry in verdict["scores"].items() if entry["imputed"]}
+    if not imputed or sensitivity is None:
+        return ""
+    listed = names([f"{name} ({count})" for name, count in imputed.items()])
+    text = f" Diverged runs count as the constant predictor: {listed}"
+    if sensitivity["changed"]:
+        return f"{text}; left out, {sensitivity['leader'] or 'nobody'} would lead."
+    return f"{text}; left out, {sensitivity['leader']} leads, too."
+
+
+def examples(plan: Mapping[str, Any], task: Mapping[str, Any]) -> str:
+    """`n test = 500 examples`."""
+    sizes = {str(entry["name"]): entry["splits"] for entry in plan["tasks"]}
+    return f"n {task['split']} = {sizes[task['task']].get(task['split'], '?')} examples"
+
+
+def intervals(entries: Iterable[Mapping[str, Any]]) -> str:
+    """What the 95 % intervals of these scores or comparisons are, and what they generalise over."""
+    known = {bool(entry["examples"]) for entry in entries if entry["ci"] is not None}
+    both = "95 % interval, seeds and examples crossed"
+    seeds = "95 % Student-t interval over seeds"
+    if known == {True}:
+        return f"{both} (generalises over seeds and over examples like these)"
+    if known == {True, False}:
+        return f"{both}, or {seeds} alone where examples are not recorded"
+    return f"{seeds} (generalises over seeds only, not over other examples)"
 
 
 def out_of_the_race(why: Mapping[str, Any]) -> str:

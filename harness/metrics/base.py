@@ -20,6 +20,8 @@ class Metric(evaluate.Metric):
         higher_is_better: the direction.
         bounds: the lowest and the highest value; None where there is none. Racing needs them.
         predictions, references: the type of one prediction and of one reference.
+        form: how the metric comes from what each example adds (`forms.FORMS`); None where that is not known:
+            intervals then generalise over seeds alone.
     """
 
     name: ClassVar[str]
@@ -28,6 +30,7 @@ class Metric(evaluate.Metric):
     bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
     predictions: ClassVar[Any] = datasets.Value("int64")
     references: ClassVar[Any] = datasets.Value("int64")
+    form: ClassVar[str | None] = None
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -49,9 +52,20 @@ class Metric(evaluate.Metric):
             context: what the task knows of its data, e.g. `classes`, their number.
         """
 
+    def form_in(self, **context: Any) -> str | None:
+        """The form for data of which the task knows this; by default `form`."""
+        return self.form
+
+    def parts(self, predictions: Any, references: Any, **context: Any) -> Any:
+        """What each example adds: shape (examples, k), as the form wants it."""
+        raise NotImplementedError(f"{self.name} has no form")
+
 
 class Values(Metric):
     """Base of metrics over real-valued predictions."""
 
     predictions: ClassVar[Any] = datasets.Value("float64")
     references: ClassVar[Any] = datasets.Value("float64")
+
+    def parts(self, predictions: Any, references: Any, **context: Any) -> Any:
+        return np.c_[predictions, references]

@@ -25,6 +25,7 @@ class Pearson(Values):
     """Pearson correlation of predicted and true values; 0 for constant predictions."""
 
     name: ClassVar[str] = "pearson"
+    form: ClassVar[str | None] = "pearson"
     bounds: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
 
     def score(self, predictions: Any, references: Any, **context: Any) -> float:
@@ -35,6 +36,7 @@ class Spearman(Values):
     """Spearman rank correlation of predicted and true values; 0 for constant predictions."""
 
     name: ClassVar[str] = "spearman"
+    form: ClassVar[str | None] = "spearman"
     bounds: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
 
     def score(self, predictions: Any, references: Any, **context: Any) -> float:

@@ -1,5 +1,6 @@
 """Error rates of transcripts, over the whole split: long references count more than short ones."""
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import datasets
@@ -15,6 +16,24 @@ class _ErrorRate(Metric):
     bounds: ClassVar[tuple[float, float] | None] = (0.0, 2.0)  # higher in theory, where much more is said
     predictions: ClassVar[Any] = datasets.Value("string")
     references: ClassVar[Any] = datasets.Value("string")
+    form: ClassVar[str | None] = "ratio"
+
+    def parts(self, predictions: Any, references: Any, **context: Any) -> Any:
+        """Wrong units and units of the reference; one reference after the other, as jiwer aligns them."""
+        found = []
+        for true, said in zip(references, predictions, strict=True):
+            row = self.counted([true], [said])
+            missed = row.substitutions + row.deletions
+            found.append((missed + row.insertions, missed + row.hits))
+        return found
+
+    @staticmethod
+    @abstractmethod
+    def counted(references: list[str], predictions: list[str]) -> Any:
+        """What jiwer counts."""
+
+    def score(self, predictions: Any, references: Any, **context: Any) -> float:
+        return self.rate(self.counted(list(references), list(predictions)))
 
     @staticmethod
     def rate(found: Any) -> float:
@@ -27,10 +46,11 @@ class WordErrorRate(_ErrorRate):
 
     name: ClassVar[str] = "wer"
 
-    def score(self, predictions: Any, references: Any, **context: Any) -> float:
+    @staticmethod
+    def counted(references: list[str], predictions: list[str]) -> Any:
         import jiwer
 
-        return self.rate(jiwer.process_words(references.tolist(), predictions.tolist()))
+        return jiwer.process_words(references, predictions)
 
 
 class CharacterErrorRate(_ErrorRate):
@@ -38,7 +58,8 @@ class CharacterErrorRate(_ErrorRate):
 
     name: ClassVar[str] = "cer"
 
-    def score(self, predictions: Any, references: Any, **context: Any) -> float:
+    @staticmethod
+    def counted(references: list[str], predictions: list[str]) -> Any:
         import jiwer
 
-        return self.rate(jiwer.process_characters(references.tolist(), predictions.tolist()))
+        return jiwer.process_characters(references, predictions)

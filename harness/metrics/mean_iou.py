@@ -29,10 +29,15 @@ class MeanIou(Counted):
 
     name: ClassVar[str] = "mean_iou"
     source: ClassVar[str] = "Everingham et al. 2010, IJCV 88, Pascal VOC; Long et al. 2015, arXiv 1411.4038"
+    form: ClassVar[str | None] = "ratios"
 
     def score(self, predictions: Any, references: Any, **context: Any) -> float:
         union = references + context["predicted"] - predictions
         return float((predictions[union > 0] / union[union > 0]).mean())
+
+    def parts(self, predictions: Any, references: Any, **context: Any) -> Any:
+        hits, predicted = (np.asarray([row[name] for row in predictions]) for name in ("hits", "predicted"))
+        return np.c_[hits, np.asarray(references) + predicted - hits]
 
 
 class PixelAccuracy(Counted):
@@ -40,6 +45,10 @@ class PixelAccuracy(Counted):
 
     name: ClassVar[str] = "pixel_accuracy"
     source: ClassVar[str] = "Long et al. 2015, arXiv 1411.4038"
+    form: ClassVar[str | None] = "ratio"
 
     def score(self, predictions: Any, references: Any, **context: Any) -> float:
         return float(predictions.sum() / references.sum())
+
+    def parts(self, predictions: Any, references: Any, **context: Any) -> Any:
+        return np.c_[np.sum([row["hits"] for row in predictions], axis=1), np.sum(references, axis=1)]

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import evaluate
+import numpy as np
 
 from harness.errors import bad
 from harness.metrics.base import Metric
@@ -39,6 +40,23 @@ def bounds(name: str) -> tuple[float, float] | None:
     """The lowest and the highest value of a metric, None where it has none or, on the hub, does not say."""
     found: tuple[float, float] | None = getattr(load(name), "bounds", None)
     return found
+
+
+def form(name: str, context: Mapping[str, Any]) -> str | None:
+    """The form of a metric (`forms.FORMS`); None where it has none, as metrics of the hub have not."""
+    metric = load(name)
+    return metric.form_in(**context) if isinstance(metric, Metric) else None
+
+
+def parts(
+    names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any], context: Mapping[str, Any]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """What each example adds to the metrics that have a form, `{name: (examples, k)}`."""
+    return {
+        name: np.asarray(load(name).parts(predictions, references, **context), dtype=np.float64)
+        for name in names
+        if form(name, context) is not None
+    }
 
 
 def score(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -18,6 +18,9 @@ FAILURES: tuple[Status, ...] = ("diverged", "infeasible", "failed")
 # A trial that ended so is done: running the sweep again does not run it again. `failed` is a fault of the
 # machinery, not of the trial, and is tried again.
 FINAL: tuple[Status, ...] = ("finished", "stopped", "diverged", "infeasible")
+
+# Of the columns of predictions that say what an example adds to a metric; the metric's name follows.
+PARTS = "parts."
 
 
 class Cost(TypedDict):
@@ -128,8 +131,14 @@ def read_records(paths: ResultPaths) -> Iterator[Record]:
             yield record
 
 
-def write_predictions(paths: ResultPaths, trial_id: str, rows: list[dict[str, Any]]) -> None:
-    """Predictions per test example: columns `example`, `reference`, `prediction` and the kind's extras."""
+def write_predictions(
+    paths: ResultPaths, trial_id: str, rows: list[dict[str, Any]], parts: Mapping[str, Any] | None = None
+) -> None:
+    """Predictions per test example: columns `example`, `reference`, `prediction`, the kind's extras, and what
+    the example adds to each metric (`parts`, shape (examples, k) each), as lists of numbers."""
     import pandas as pd
 
-    replace_file(paths.predictions(trial_id), lambda path: pd.DataFrame(rows).to_parquet(path, index=False))
+    frame = pd.DataFrame(rows)
+    for metric, values in (parts or {}).items():
+        frame[f"{PARTS}{metric}"] = list(values)
+    replace_file(paths.predictions(trial_id), lambda path: frame.to_parquet(path, index=False))

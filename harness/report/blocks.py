@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
+
+Rows: TypeAlias = tuple[tuple[str, ...], ...]
+"""A table as text, header first."""
 
 
 @dataclass(frozen=True)
@@ -13,7 +17,7 @@ class Paragraph:
     """A paragraph of plain text; the kind says how loudly to set it."""
 
     text: str
-    kind: Literal["plain", "lead", "warning", "banner"] = "plain"
+    kind: Literal["plain", "lead", "next", "warning", "banner"] = "plain"
 
 
 @dataclass(frozen=True)
@@ -38,25 +42,37 @@ class Table:
             raise ValueError(f"table '{self.name}': a row has not {len(self.columns)} cells")
 
 
+class Drawn(Protocol):
+    """A drawing as documents; see `harness/report/drawings`."""
+
+    @property
+    def svg(self) -> str: ...
+
+    @property
+    def pdf(self) -> bytes: ...
+
+
 @dataclass(frozen=True)
 class Figure:
     """A drawing with the numbers behind it.
 
     Attributes:
         name: what its files are called, before `slug`.
-        svg: a complete SVG document.
         alt: what the drawing shows, for those who do not see it.
         data: the rows of the CSV beside it, header first.
     """
 
     name: str
-    svg: str
+    drawing: Drawn
     alt: str
     caption: str
-    data: tuple[tuple[str, ...], ...]
+    data: Rows
 
 
 Block: TypeAlias = Paragraph | Table | Figure
+
+Chapter: TypeAlias = tuple[str, str, Sequence[Block]]
+"""A section as rendered: anchor, title, blocks."""
 
 
 def slug(name: str) -> str:

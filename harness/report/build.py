@@ -5,52 +5,83 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.study import load_study
+from harness.analysis.study import Study, load_study
 from harness.analysis.verdicts import judge
 from harness.records.paths import ResultPaths, replace_file, void
-from harness.report import render
-from harness.report.blocks import Figure, Table, slug
+from harness.report import page, render
+from harness.report.blocks import Block, Chapter, Figure, Paragraph, Rows, Table, slug
 from harness.report.section import find_sections
 
+FIGURES = 60
+"""At most so many drawings in one report, so that its page stays light."""
 
-def write_report(paths: ResultPaths) -> dict[str, Any]:
-    """Judge a results folder and write its report; returns the content of verdicts.json.
+
+def write_report(paths: ResultPaths, study: Study | None = None) -> dict[str, Any]:
+    """Judge a results folder (or the study that is given) and write the report there; returns the content of
+    verdicts.json.
 
     Raises: InputError if the folder holds no usable plan, PluginError if a section is broken.
     """
-    study = load_study(paths)
+    study = load_study(paths) if study is None else study
     verdicts = judge(study)
-    chapters: list[render.Chapter] = []
+    chapters: list[Chapter] = []
     for section in find_sections():
         blocks = section.build(study, verdicts)
         if blocks:
             chapters.append((section.name, section.title, blocks))
+    chapters = _fewer_figures(chapters)
+    strategies = [str(strategy["name"]) for strategy in study.plan["strategies"]]
     title = f"Which fine-tuning strategy wins? {verdicts['sweep']}"
 
     for _, _, blocks in chapters:
         for block in blocks:
             if isinstance(block, Figure):
-                _write(paths.figures / f"{slug(block.name)}.svg", block.svg)
-                _write(paths.figures / f"{slug(block.name)}.csv", _csv(block.data))
+                file = paths.figures / slug(block.name)
+                _write(file.with_suffix(".svg"), block.drawing.svg)
+                _write(file.with_suffix(".pdf"), block.drawing.pdf)
+                _write(file.with_suffix(".csv"), _csv(block.data))
             elif isinstance(block, Table) and block.latex:
                 _write(paths.tables / f"{slug(block.name)}.tex", render.latex(block))
     replace_file(paths.frame, lambda path: study.frame.to_parquet(path, index=False))
     _write(paths.verdicts, json.dumps(verdicts, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     _write(paths.report_md, render.markdown(title, chapters))
-    _write(paths.report_html, render.html(title, chapters))
+    _write(paths.report_html, page.html(title, chapters, strategies))
     return verdicts
 
 
-def _csv(rows: tuple[tuple[str, ...], ...]) -> str:
+def _fewer_figures(chapters: Sequence[Chapter]) -> list[Chapter]:
+    """The chapters with at most `FIGURES` drawings, shared out evenly; what was left out is said."""
+    asked = [sum(isinstance(block, Figure) for block in blocks) for _, _, blocks in chapters]
+    shares = [0] * len(chapters)
+    for _ in range(min(FIGURES, sum(asked))):
+        shares[min((i for i, n in enumerate(asked) if shares[i] < n), key=lambda i: shares[i])] += 1
+    return [
+        (name, heading, _first(blocks, share)) if share < n else (name, heading, blocks)
+        for (name, heading, blocks), share, n in zip(chapters, shares, asked, strict=True)
+    ]
+
+
+def _first(blocks: Sequence[Block], share: int) -> list[Block]:
+    figures = [block for block in blocks if isinstance(block, Figure)]
+    omitted = {id(figure) for figure in figures[share:]}
+    text = (
+        f"{len(omitted)} more drawings are left out here (a report holds at most {FIGURES}): the numbers "
+        "are in verdicts.json and trials.parquet; a report of fewer tasks or strategies has room for them."
+    )
+    return [*(block for block in blocks if id(block) not in omitted), Paragraph(text)]
+
+
+def _csv(rows: Rows) -> str:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue()
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: str | bytes) -> None:
     # A name may hold half a surrogate pair, which no encoding takes: show it as "?".
-    data = text.encode("utf-8", errors="replace")
+    data = content.encode("utf-8", errors="replace") if isinstance(content, str) else content
     replace_file(path, lambda temporary: void(temporary.write_bytes(data)))

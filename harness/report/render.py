@@ -1,18 +1,11 @@
-"""Blocks as Markdown, HTML and LaTeX; each escapes what it is given, whatever it holds."""
+"""Blocks as Markdown and LaTeX (`page.py`: as HTML); each escapes what it is given, whatever it holds."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
-
-from harness.report.blocks import Block, Figure, Paragraph, Table, printable, slug
-
-Chapter = tuple[str, str, Sequence[Block]]
-"""A section as rendered: anchor, title, blocks."""
+from harness.report.blocks import Block, Chapter, Figure, Paragraph, Table, printable, slug
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -74,36 +67,6 @@ def _markdown_block(block: Block) -> str:
         lines.append([f"**{cell}**" if (i, j) in block.strong else cell for j, cell in enumerate(cells)])
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{body}\n\n*{markdown_text(block.caption)}*"
-
-
-def html(title: str, chapters: Sequence[Chapter]) -> str:
-    """The report as one page that refers to nothing outside itself."""
-    return _template().render(title=printable(title), chapters=chapters) + "\n"
-
-
-@lru_cache(maxsize=1)
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("harness.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["plain"] = printable
-    environment.filters["inline"] = _inline_svg
-    environment.tests["paragraph"] = lambda block: isinstance(block, Paragraph)
-    environment.tests["figure"] = lambda block: isinstance(block, Figure)
-    return environment.get_template("report.html.j2")
-
-
-def _inline_svg(figure: Figure) -> Markup:
-    """The drawing for use inside HTML, where namespaces are implied and the page says what it shows."""
-    root, rest = figure.svg[figure.svg.index("<svg") :].split(">", 1)
-    root = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", root).removeprefix("<svg")
-    # ElementTree escaped every name when the drawing was made; the label is escaped here.
-    start = Markup('<svg role="img" aria-label="{}"').format(printable(figure.alt))
-    return start + Markup(f"{root}>{rest.replace('xlink:href=', 'href=')}")
 
 
 def latex(table: Table) -> str:

@@ -335,6 +335,22 @@ class Task(Plugin):
         said = [row["prediction"] for row in predictions]
         return scorer.score(self.metric_names, said, references, self.context(facts))
 
+    def parts(
+        self, predictions: Sequence[dict[str, Any]], references: Sequence[Any], facts: Facts
+    ) -> dict[str, Any]:
+        """What each example adds to the metrics that say how, `{metric: (examples, k)}`."""
+        from harness.metrics import scorer
+
+        said = [row["prediction"] for row in predictions]
+        return scorer.parts(self.metric_names, said, references, self.context(facts))
+
+    def forms(self, facts: Facts) -> dict[str, str]:
+        """How those metrics come from it, by name (`harness.metrics.forms`)."""
+        from harness.metrics import scorer
+
+        found = {name: scorer.form(name, self.context(facts)) for name in self.metric_names}
+        return {name: form for name, form in found.items() if form is not None}
+
     def identity(self) -> dict[str, Any]:
         """The settings that decide a trial's result, beyond the data's content itself."""
         mine = self.model_dump(mode="json", exclude=set(self.in_content) | {"delta", "margin"})

@@ -224,7 +224,8 @@ class Attempt:
             self._metrics["test"] = evaluation.metrics
             final[FINAL_TEST] = evaluation.metrics[primary]
             rows = [{"example": index, **row} for index, row in enumerate(evaluation.predictions)]
-            write_predictions(self._paths, trial["trial_id"], rows)
+            parts = job.task.parts(evaluation.predictions, test.references, job.facts)
+            write_predictions(self._paths, trial["trial_id"], rows, parts)
         self._writer.scalars(final, progress.steps)
         if trial["phase"] == SOURCE:
             sources.save(trial, workspace, job)

@@ -225,6 +225,8 @@ class _Replay:
         self._plan = replace(plan, cells=tuple(_shuffled(cell, rng) for cell in plan.cells))
         self._winners = {cell.id: cell.winner for cell in study.cells}
         self._stand_ins = 0
+        self._study = study
+        self._originals: dict[str, str] = {}  # the trial whose record stands for one of the replay
 
     def run(self) -> Replay:
         """The replay, and the full grid in the same order: of configurations with equal scores the earlier
@@ -254,7 +256,10 @@ class _Replay:
             campaign = Campaign(plan, paths, lambda event: None, halving.replay)
             run = [self._end(trial, campaign, halving) for trial in iter(campaign.next, None)]
             campaign.close()
-            return judge(load_study(paths)), run
+            return judge(replace(load_study(paths), examples=self._examples)), run
+
+    def _examples(self, trial_id: str, metric: str) -> Any:
+        return self._study.examples(self._originals[trial_id], metric)
 
     def _end(self, trial: Trial, campaign: Campaign, halving: Halving) -> Record:
         """What an executor does, with a record in place of a run."""
@@ -284,6 +289,7 @@ class _Replay:
             record = read_record(self._paths.trial(stand_in.trial_id))
         if record is None:
             raise bad(str(self._paths.root), f"has no record of trial {asked.trial_id}")
+        self._originals[trial.trial_id] = record["trial_id"]
         record["trial_id"], record["seed"] = trial.trial_id, trial.seed
         return record
 

@@ -35,7 +35,9 @@ class Cost(Section):
         sizes = {task["name"]: task["splits"] for task in study.plan["tasks"]}
         for arena in study.arenas():
             task = verdicts["tasks"][arena.key]
-            blocks.append(_table(arena, summarize(study, arena), task))
+            summaries = summarize(study, arena)
+            if any(value is not None for summary in summaries.values() for value in summary.cost.values()):
+                blocks.append(_table(arena, summaries, task))
             points = _points(task, arena)
             if len(points) > 1:
                 examples = sizes[task["task"]].get(study.split, "?")
@@ -58,7 +60,7 @@ def _table(arena: Arena, summaries: Mapping[str, CellSummary], task: Mapping[str
                 wording.quantity(cost["trainable_params"]),
                 wording.quantity(cost["flops"]),
                 "—" if memory is None else f"{memory:.0f} MB",
-                wording.seconds(summary.spent_device_s),
+                wording.seconds(summary.spent_device_s or None),
             )
         )
     caption = (
@@ -97,8 +99,8 @@ def _figure(arena: Arena, points: Sequence[Point], task: Mapping[str, Any], exam
     caption = (
         f"{arena.key}: {task['split']} {arena.primary} ({better} is better) against device seconds per run. "
         "Dashed: the front, strategies whose mean none reaches at a lower cost (by the means alone, not a "
-        f"claim). Bars: 95 % Student-t interval over n = {' or '.join(map(str, counts))} seeds, none below "
-        f"3; n {task['split']} = {examples} examples."
+        f"claim). Bars: {wording.intervals(task['scores'].values())}; n = {' or '.join(map(str, counts))} "
+        f"seeds, none below 3; n {task['split']} = {examples} examples."
     )
     alt = f"Cost against score on {arena.key}. On the front: {wording.names(front, 10)}."
     name = f"pareto-{slug(arena.key)}"

@@ -48,11 +48,13 @@ class Coverage(Section):
 
 def _cells(study: Study) -> Table:
     statuses = (*STATUSES, "missing", "unreadable")
+    budgets = {entry["id"] for entry in study.plan["cells"] if "budget" in entry}
     rows = []
     for arena in study.arenas():
         for name, summary in summarize(study, arena).items():
             counts = (str(summary.statuses.get(status, 0)) for status in statuses)
-            planned = f"{summary.cell.budget} + {study.confirm_seeds}"
+            known = summary.cell.id in budgets  # a table says what there is, not what was planned
+            planned = f"{summary.cell.budget} + {study.confirm_seeds}" if known else "—"
             rows.append((arena.key, name, summary.cell.state, planned, *counts))
     caption = (
         "Trials per cell by fate; planned: tune + confirm. “missing”: asked for, without a record yet. "

@@ -37,9 +37,10 @@ class Matrix(Section):
             cells = zip(*(row[1:] for row in rows), strict=True)
             rows = [(heading, *row) for heading, row in zip(headings, cells, strict=True)]
             strong = {(j - 1, i + 1) for i, j in strong}
+        entries = [entry for task in tasks.values() for entry in task["scores"].values()]
         caption = (
-            f"Mean {study.split} score ± half of its 95 % Student-t interval over n seeds (none below 3 "
-            f"seeds). {_sizes(study)} ↑: more is better, ↓: less is better. “—”: no score. The constant "
+            f"Mean {study.split} score over n seeds ± half of its {wording.intervals(entries)}, none below 3 "
+            f"seeds. {_sizes(study)} ↑: more is better, ↓: less is better. “—”: no score. The constant "
             "predictor is the best answer that looks at no input."
         )
         return [Table("matrix", (first, *columns), tuple(rows), caption, frozenset(strong), latex=True)]
@@ -68,5 +69,6 @@ def _cell(task: Mapping[str, Any], name: str) -> str:
 
 
 def _sizes(study: Study) -> str:
-    listed = [f"{task['name']} {task['splits'].get(study.split, '?')}" for task in study.plan["tasks"]]
-    return f"Examples in {study.split}: {', '.join(listed)}."
+    sizes = {task["name"]: task["splits"].get(study.split) for task in study.plan["tasks"]}
+    listed = [f"{name} {size}" for name, size in sizes.items() if size is not None]
+    return f"Examples in {study.split}: {', '.join(listed) or 'not known'}."

@@ -22,13 +22,18 @@ class Provenance(Section):
     def build(self, study: Study, verdicts: Mapping[str, Any]) -> Sequence[Block]:
         plan = study.plan
         search = plan.get("search") or {}
+        what = "Report" if plan.get("tables") else "Sweep"
         facts = (
-            f"Sweep “{plan['name']}”: {len(plan['tasks'])} task(s), {len(plan['backbones'])} backbone(s), "
+            f"{what} “{plan['name']}”: {len(plan['tasks'])} task(s), {len(plan['backbones'])} backbone(s), "
             f"{len(plan['strategies'])} strategies, {len(study.cells)} cells. "
             f"Search: {_flat(search) or 'unknown'}. Seeds: {plan['seeds']['tune']} to tune, "
             f"{study.confirm_seeds} to confirm. Baseline: {plan.get('baseline') or 'none'}."
         )
-        blocks: list[Block] = [Paragraph(facts), _tasks(study), _backbones(study)]
+        blocks: list[Block] = [Paragraph(facts)]
+        blocks += [Paragraph(f"Table: {_flat(table)}.") for table in plan.get("tables") or []]
+        blocks.append(_tasks(study))
+        if any(len(backbone) > 1 for backbone in plan["backbones"]):
+            blocks.append(_backbones(study))
         if any(study.provenance.values()):
             blocks.append(_recorded(study))
         return [*blocks, *(Paragraph(str(note)) for note in plan.get("notes") or [])]
@@ -38,10 +43,10 @@ def _tasks(study: Study) -> Table:
     rows = tuple(
         (
             str(task["name"]),
-            str(task.get("kind", "")),
+            str(task.get("kind", "—")),
             f"{task['primary']} ({'less' if task['direction'] == 'min' else 'more'} is better)",
             ", ".join(map(str, task.get("metrics") or [])),
-            ", ".join(f"{split} {size}" for split, size in task["splits"].items()),
+            ", ".join(f"{split} {size}" for split, size in task["splits"].items()) or "—",
             f"{float(task.get('delta', 0.01)):g}",
         )
         for task in study.plan["tasks"]
@@ -56,9 +61,9 @@ def _backbones(study: Study) -> Table:
     rows = tuple(
         (
             str(backbone["name"]),
-            str(backbone.get("model_type", "")),
+            str(backbone.get("model_type", "—")),
             f"{int(backbone['parameters']):,}" if backbone.get("parameters") is not None else "—",
-            str(len(backbone.get("rungs") or [])),
+            str(len(backbone["rungs"])) if backbone.get("rungs") else "—",
         )
         for backbone in study.plan["backbones"]
     )

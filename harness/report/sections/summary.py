@@ -25,13 +25,22 @@ class Summary(Section):
             blocks.append(Paragraph(f"{text}{wording.names(study.unreadable, 5)}.", "warning"))
         if not study.confirm_seeds:
             text = (
-                "This sweep has no confirm phase: scores are validation scores of the settings that "
+                f"This {'table' if study.plan.get('tables') else 'sweep'} has no confirm phase: scores are "
+                "validation scores of the settings that "
                 "validation itself selected, so they are too good to be expected of new data."
             )
             blocks.append(Paragraph(text, "warning"))
-        blocks += [Paragraph(task["sentence"], "lead") for task in verdicts["tasks"].values()]
+        for task in verdicts["tasks"].values():
+            blocks.append(Paragraph(task["sentence"], "lead"))
+            blocks += [Paragraph(_next(step), "next") for step in task["advice"]]
+        if remarks := study.plan.get("remarks"):
+            blocks.append(Paragraph(" ".join(remarks), "warning"))
         blocks += [Paragraph(text, "warning") for text in wording.missed_margins(verdicts)]
-        return [*blocks, Paragraph(_reading(study))]
+        return [*blocks, Paragraph(_reading(study, verdicts))]
+
+
+def _next(step: Mapping[str, Any]) -> str:
+    return f"Next: {step['text']}" + (f" Run: {step['command']}" if step["command"] else "")
 
 
 def _missing(study: Study, verdicts: Mapping[str, Any]) -> str:
@@ -44,14 +53,16 @@ def _missing(study: Study, verdicts: Mapping[str, Any]) -> str:
     return text
 
 
-def _reading(study: Study) -> str:
+def _reading(study: Study, verdicts: Mapping[str, Any]) -> str:
     runs = "confirm runs on the test split" if study.confirm_seeds else "tune runs on the validation split"
+    scores = [entry for task in verdicts["tasks"].values() for entry in task["scores"].values()]
     return (
-        f"Scores are means over the finished {runs}, one per seed; ± is half of a 95 % Student-t interval "
-        "over seeds. Strategies are compared in pairs on the seeds that both finished, with Holm's "
-        "adjustment over all pairs of all tasks. These numbers generalise over seeds only, not over "
-        f"{study.split} examples or other data. Fewer than 3 shared seeds allow no interval and no claim; "
-        "3 to 5 are exploratory. “Leader” has the best mean; the tie set holds every strategy that the "
-        "leader does not beat; “recommended” is the cheapest of the tie set, or the leader where too few "
-        "seeds were compared for cost to decide."
+        f"Scores are means over the finished {runs}, one per seed; ± is half of a "
+        f"{wording.intervals(scores)}. Strategies are compared in pairs on the seeds that both have, with "
+        "Holm's adjustment over all pairs of all tasks. Fewer than 3 shared seeds allow no interval and "
+        "no claim; 3 to 5 are exploratory. “Leader” has the best mean; the tie set holds every strategy "
+        "that the leader does not beat; “recommended” is the cheapest of the tie set, or the leader where "
+        "too few seeds were compared for cost to decide. Runs that diverged count as the constant "
+        "predictor, where one is known. Seeds added after a look at the verdict make its error rate "
+        "somewhat larger than 5 %."
     )

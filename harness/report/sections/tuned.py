@@ -24,15 +24,17 @@ class Tuned(Section):
 
     def build(self, study: Study, verdicts: Mapping[str, Any]) -> Sequence[Block]:
         per_cell = min(ROWS_PER_CELL, ROWS // max(1, len(study.cells)))
-        blocks: list[Block] = [_strategies(study)]
+        defined = any(strategy.get("definition") is not None for strategy in study.plan["strategies"])
+        blocks: list[Block] = [_strategies(study)] if defined else []
         for arena in study.arenas():
             summaries = summarize(study, arena)
             blocks += [
                 Paragraph(f"{arena.key}: {text}.", "warning")
                 for text in verdicts["tasks"][arena.key]["warnings"]
             ]
-            blocks.append(_winners(arena, summaries))
-            if per_cell:
+            if any(summary.tune_trials or summary.hyperparameters for summary in summaries.values()):
+                blocks.append(_winners(arena, summaries))
+            if per_cell and any(summary.configurations for summary in summaries.values()):
                 blocks.append(_settings(arena, summaries, per_cell))
         if not per_cell:
             blocks.append(Paragraph("There are too many cells to list their settings: see trials.parquet."))
@@ -41,7 +43,7 @@ class Tuned(Section):
 
 def _strategies(study: Study) -> Table:
     rows = tuple(
-        (str(strategy["name"]), _shorter(json.dumps(strategy.get("definition") or {}, ensure_ascii=False)))
+        (str(strategy["name"]), _definition(strategy.get("definition")))
         for strategy in study.plan["strategies"]
     )
     caption = "Each strategy as the sweep file defines it (defaults are in sweep.yaml and in every record)."
@@ -62,8 +64,8 @@ def _winners(arena: Arena, summaries: Mapping[str, CellSummary]) -> Table:
         (
             name,
             wording.settings(summary.hyperparameters),
-            f"{summary.tune_trials} of {summary.cell.budget}",
-            wording.seconds(summary.spent_device_s),
+            f"{summary.tune_trials} of {summary.cell.budget}" if summary.cell.budget else "—",
+            wording.seconds(summary.spent_device_s or None),
             wording.fixed(summary.best_validation),
             wording.fixed(summary.confirm_validation),
             wording.fixed(summary.optimism, like=summary.best_validation, signed=True),
@@ -97,6 +99,10 @@ def _settings(arena: Arena, summaries: Mapping[str, CellSummary], per_cell: int)
         )
     header = ("strategy", "setting", f"validation {arena.primary}", "trials")
     return Table(f"settings-{slug(arena.key)}", header, tuple(rows), caption)
+
+
+def _definition(definition: Mapping[str, Any] | None) -> str:
+    return "—" if definition is None else _shorter(json.dumps(definition, ensure_ascii=False))
 
 
 def _shorter(text: str, most: int = 400) -> str:

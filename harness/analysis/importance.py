@@ -1,0 +1,80 @@
+"""How much of the spread of scores each tuned hyper-parameter explains, by Optuna's evaluators."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.analysis.cells import Configuration
+from harness.analysis.study import number
+
+MIN_CONFIGURATIONS = 8
+"""Fewer say nothing worth a figure."""
+
+EVALUATOR = "fANOVA"
+"""Hutter, Hoos & Leyton-Brown 2014, ICML, as Optuna computes it: a random forest's variance, attributed."""
+
+_TREES = 64
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Attributes: `share` of the variance of scores by axis, largest first; they add up to 1."""
+
+    share: Mapping[str, float]
+    configurations: int
+
+
+def importance(
+    space: Mapping[str, Mapping[str, Any]], configurations: Sequence[Configuration], sign: int
+) -> Importance | None:
+    """Of the axes that vary; None where fewer than two do, configurations are too few, or all score alike."""
+    scored = [c for c in configurations if c.validation is not None]
+    axes = {
+        axis: found
+        for axis, definition in space.items()
+        if (found := _distribution(definition, [c.hyperparameters.get(axis) for c in scored])) is not None
+    }
+    # an axis that hangs on another's value is not in every configuration: only whole ones can be compared
+    whole = [c for c in scored if all(axis in c.hyperparameters for axis in axes)]
+    if len(axes) < 2 or len(whole) < MIN_CONFIGURATIONS or len({c.validation for c in whole}) < 2:
+        return None
+    import optuna  # takes a while
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study()
+    for configuration in whole:
+        study.add_trial(
+            optuna.trial.create_trial(
+                params={axis: configuration.hyperparameters[axis] for axis in axes},
+                distributions=axes,
+                value=-sign * float(configuration.validation or 0.0),
+            )
+        )
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=_TREES, seed=_SEED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    total = math.fsum(shares.values())
+    if not total > 0:
+        return None
+    return Importance({axis: share / total for axis, share in shares.items()}, len(whole))
+
+
+def _distribution(definition: Mapping[str, Any], values: Sequence[Any]) -> Any:
+    """The axis as Optuna describes one; None where it does not vary."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    present = [value for value in values if value is not None]
+    if len({repr(value) for value in present}) < 2:
+        return None
+    numbers = [number(value) for value in present]
+    if any(value is None for value in numbers):
+        return CategoricalDistribution(tuple(sorted({*present}, key=repr)))
+    low, high = min(v for v in numbers if v is not None), max(v for v in numbers if v is not None)
+    log = "loguniform" in definition or ("grid" in definition and low > 0 and high / low >= 10)
+    return FloatDistribution(low, high, log=log)

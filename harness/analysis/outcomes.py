@@ -1,0 +1,122 @@
+"""What the headline runs of each strategy came to, seed by seed and where it is known example by example.
+
+A run that diverged is scored as the constant predictor (`imputed`): left out, it would make a strategy that
+often fails look as good as one that never does. A finished run keeps its own score, however bad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.analysis.cells import CellSummary, Row
+from harness.analysis.crossed import Estimate, by_seed, by_seed_and_example, pseudo_values
+from harness.analysis.stats import MIN_SEEDS
+from harness.analysis.study import Arena, Study, number
+from harness.metrics.forms import FORMS
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The headline of one strategy on one task.
+
+    Attributes:
+        scores: by seed, the imputed ones among them.
+        values: by seed, what each example adds, (n,), with the score as mean; empty unless known for all.
+        imputed: the seeds whose run diverged.
+        poor: how many finished runs are no better than the constant predictor.
+        runs: how many have ended, those without any score among them.
+    """
+
+    scores: Mapping[int, float]
+    values: Mapping[int, Array] = field(default_factory=dict)
+    imputed: frozenset[int] = frozenset()
+    poor: int = 0
+    runs: int = 0
+
+    @property
+    def mean(self) -> float | None:
+        return float(np.mean(list(self.scores.values()))) if self.scores else None
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The mean score with its uncertainty; None below `MIN_SEEDS` seeds."""
+        return None if len(self.scores) < MIN_SEEDS else _estimate(self, sorted(self.scores))
+
+    def measured(self) -> Outcome:
+        """The same without what was imputed."""
+        return Outcome(
+            {seed: score for seed, score in self.scores.items() if seed not in self.imputed},
+            {seed: values for seed, values in self.values.items() if seed not in self.imputed},
+            poor=self.poor,
+            runs=self.runs,
+        )
+
+
+def outcomes(study: Study, arena: Arena, summaries: Mapping[str, CellSummary]) -> dict[str, Outcome]:
+    """By strategy, in the plan's order."""
+    constant = number((arena.task.get("constant") or {}).get(study.split, {}).get(arena.primary))
+    return {name: _outcome(study, arena, summary.headline, constant) for name, summary in summaries.items()}
+
+
+def _outcome(study: Study, arena: Arena, rows: Sequence[Row], constant: float | None) -> Outcome:
+    scores: dict[int, float] = {}
+    values: dict[int, Array] = {}
+    imputed: set[int] = set()
+    poor = 0
+    for row in rows:
+        score = row.score(study.split)
+        if score is not None:
+            scores[row.seed] = score
+            poor += constant is not None and arena.sign * (score - constant) <= 0
+            known = _values(study, row.trial_id, arena)
+            if known is not None:
+                # the recorded score to the last digit: two ways of computing it may differ by rounding
+                values[row.seed] = known + (score - known.mean())
+        elif row.status == "diverged" and constant is not None:
+            scores[row.seed] = constant
+            imputed.add(row.seed)
+    sizes = {len(found) for found in values.values()}
+    if len(sizes) == 1:
+        values |= {seed: np.full(sizes.pop(), scores[seed]) for seed in imputed}
+    whole = values.keys() == scores.keys()
+    ended = sum(row.status not in ("missing", "unreadable", "stopped") for row in rows)
+    return Outcome(dict(sorted(scores.items())), values if whole else {}, frozenset(imputed), poor, ended)
+
+
+def _values(study: Study, trial_id: str, arena: Arena) -> Array | None:
+    form = (arena.task.get("forms") or {}).get(arena.primary)
+    if form not in FORMS or study.split != "test":
+        return None
+    parts = study.examples(trial_id, arena.primary)
+    if parts is None or len(parts) < 2 or not np.isfinite(parts).all():
+        return None
+    return pseudo_values(FORMS[form], parts)
+
+
+def compared(a: Outcome, b: Outcome) -> tuple[list[int], Estimate | None]:
+    """The seeds that both have, and the difference a − b on them; None below `MIN_SEEDS`."""
+    shared = sorted(a.scores.keys() & b.scores.keys())
+    if len(shared) < MIN_SEEDS:
+        return shared, None
+    if shared_examples(a, b):
+        return shared, by_seed_and_example(np.stack([a.values[seed] - b.values[seed] for seed in shared]))
+    return shared, by_seed(np.array([a.scores[seed] - b.scores[seed] for seed in shared]))
+
+
+def shared_examples(a: Outcome, b: Outcome) -> bool:
+    """Whether both are known on the same number of examples."""
+    return len({len(values) for one in (a, b) for values in one.values.values()}) == 1 and bool(
+        a.values and b.values
+    )
+
+
+def _estimate(outcome: Outcome, seeds: list[int]) -> Estimate:
+    if outcome.values:
+        return by_seed_and_example(np.stack([outcome.values[seed] for seed in seeds]))
+    return by_seed(np.array([outcome.scores[seed] for seed in seeds]))

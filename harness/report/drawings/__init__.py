@@ -1,0 +1,1 @@
+"""One file per kind of drawing; `harness.report.figures` names them all."""
