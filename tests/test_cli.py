@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,19 @@ def test_a_grown_sweep_runs_only_what_is_new(
     assert {key: after[key] for key in before} == before
     winners_changed = "optimizer" in change  # a new winner is confirmed on its own seeds
     assert len(after) - len(before) >= new if winners_changed else len(after) - len(before) == new
+
+
+def test_the_command_that_the_report_gives_works(sweep: Any, local: Any, tmp_path: Path) -> None:
+    """Two seeds allow no claim: the report says what to run, and running it confirms on more seeds."""
+    assert local(sweep(seeds={"tune": 1, "confirm": 2})) == 0
+    folder = tmp_path / "results" / "small"
+    before = stamps(folder)
+    (step,) = json.loads((folder / "verdicts.json").read_text())["tasks"]["words"]["advice"]
+    _, *command = shlex.split(step["command"])
+    assert main([*command, "--local"]) == 0
+    verdict = json.loads((folder / "verdicts.json").read_text())["tasks"]["words"]
+    assert verdict["seeds"] == 5 and all(c["examples"] > 0 for c in verdict["comparisons"])
+    assert {name: stamp for name, stamp in stamps(folder).items() if name in before} == before
 
 
 def test_a_new_task_runs_only_itself(sweep: Any, local: Any, words_csv: Path, tmp_path: Path) -> None:

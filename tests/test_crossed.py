@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import sys
 from pathlib import Path
@@ -37,7 +38,9 @@ def simulation() -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
+    gc.freeze()  # statsmodels collects garbage in every call, which takes long in a process full of imports
     yield module
+    gc.unfreeze()
     del sys.modules[spec.name]
 
 

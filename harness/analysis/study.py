@@ -32,7 +32,7 @@ SPACES = ("grid", "choice", "uniform", "loguniform", "int")
 _TEXT = ("cell", "task", "backbone", "strategy", "phase", "trial_id", "kind", "status", "reason", "config")
 _NUMBERS = (
     "score_validation", "score_test", *COSTS, "drift_relative_l2", "retention_before", "retention_after",
-    "frozen", "strength",
+    "frozen", "strength", "asked",
 )  # fmt: skip
 _FIRST = ("cell", "task", "backbone", "strategy", "phase", "seed", "trial_id", "status")
 
@@ -168,7 +168,7 @@ def load_study(paths: ResultPaths) -> Study:
     records = _records(paths, asked_for, stored, unreadable, provenance)
     rows: list[dict[str, Any]] = []
     for cell, asked in read:
-        for phase, trial_id, seed, hyperparameters in asked:
+        for place, (phase, trial_id, seed, hyperparameters) in enumerate(asked):
             rows.append(
                 {
                     "cell": cell.id,
@@ -176,6 +176,7 @@ def load_study(paths: ResultPaths) -> Study:
                     "backbone": cell.backbone,
                     "strategy": cell.strategy,
                     "phase": phase,
+                    "asked": place,
                     "seed": seed,
                     "trial_id": trial_id,
                     "config": json.dumps(hyperparameters, sort_keys=True),

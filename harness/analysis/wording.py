@@ -161,10 +161,10 @@ def _imputation(verdict: Mapping[str, Any]) -> str:
     return f"{text}; left out, {sensitivity['leader']} leads, too."
 
 
-def examples(plan: Mapping[str, Any], task: Mapping[str, Any]) -> str:
-    """`n test = 500 examples`."""
-    sizes = {str(entry["name"]): entry["splits"] for entry in plan["tasks"]}
-    return f"n {task['split']} = {sizes[task['task']].get(task['split'], '?')} examples"
+def examples(task: Mapping[str, Any], split: str) -> str:
+    """`n test = 500 examples`, of a task in a plan."""
+    size = task["splits"].get(split)
+    return f"n {split} is not known" if size is None else f"n {split} = {size} examples"
 
 
 def intervals(entries: Iterable[Mapping[str, Any]]) -> str:

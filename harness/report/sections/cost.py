@@ -32,7 +32,6 @@ class Cost(Section):
 
     def build(self, study: Study, verdicts: Mapping[str, Any]) -> Sequence[Block]:
         blocks: list[Block] = []
-        sizes = {task["name"]: task["splits"] for task in study.plan["tasks"]}
         for arena in study.arenas():
             task = verdicts["tasks"][arena.key]
             summaries = summarize(study, arena)
@@ -40,8 +39,7 @@ class Cost(Section):
                 blocks.append(_table(arena, summaries, task))
             points = _points(task, arena)
             if len(points) > 1:
-                examples = sizes[task["task"]].get(study.split, "?")
-                blocks.append(_figure(arena, points, task, examples))
+                blocks.append(_figure(arena, points, task))
         return blocks
 
 
@@ -92,7 +90,7 @@ def _points(task: Mapping[str, Any], arena: Arena) -> list[Point]:
     return points[: figures.shown(len(points))]
 
 
-def _figure(arena: Arena, points: Sequence[Point], task: Mapping[str, Any], examples: object) -> Figure:
+def _figure(arena: Arena, points: Sequence[Point], task: Mapping[str, Any]) -> Figure:
     better = "less" if arena.sign < 0 else "more"
     front = [point.label for point in points if point.on_front]
     counts = sorted({task["scores"][point.label]["n"] for point in points})
@@ -100,15 +98,10 @@ def _figure(arena: Arena, points: Sequence[Point], task: Mapping[str, Any], exam
         f"{arena.key}: {task['split']} {arena.primary} ({better} is better) against device seconds per run. "
         "Dashed: the front, strategies whose mean none reaches at a lower cost (by the means alone, not a "
         f"claim). Bars: {wording.intervals(task['scores'].values())}; n = {' or '.join(map(str, counts))} "
-        f"seeds, none below 3; n {task['split']} = {examples} examples."
+        f"seeds, none below 3; {wording.examples(arena.task, task['split'])}."
     )
     alt = f"Cost against score on {arena.key}. On the front: {wording.names(front, 10)}."
     name = f"pareto-{slug(arena.key)}"
     axis = f"{arena.primary} ({better} is better)"
     drawing = figures.pareto(name, arena.key, points, "device seconds per run", axis)
-    data = [("strategy", "device_s", "score", "ci_low", "ci_high", "on_front")]
-    for point in points:
-        low, high = ("", "") if point.interval is None else map(repr, point.interval)
-        row = (point.label, repr(point.cost), repr(point.score), low, high, str(point.on_front).lower())
-        data.append(row)
-    return Figure(name, drawing, alt, caption, tuple(data))
+    return Figure(name, drawing, alt, caption, drawing.data)

@@ -36,11 +36,10 @@ class Forest(Section):
             for task in verdicts["tasks"].values()
             for comparison in task["comparisons"]
         )
-        sizes = {task["name"]: task["splits"] for task in study.plan["tasks"]}
         blocks: list[Block] = []
-        for key, task in verdicts["tasks"].items():
-            examples = sizes[task["task"]].get(task["split"], "?")
-            blocks += _blocks(key, task, f"n {task['split']} = {examples} examples", claims)
+        for arena in study.arenas():
+            examples = wording.examples(arena.task, study.split)
+            blocks += _blocks(arena.key, verdicts["tasks"][arena.key], examples, claims)
         return blocks
 
 
@@ -72,7 +71,7 @@ def _blocks(key: str, task: Mapping[str, Any], examples: str, claims: int) -> li
     )
     name = f"forest-{slug(key)}"
     drawing = figures.forest(name, key, rows, axis, task["delta"])
-    figure = Figure(name, drawing, f"Differences to {reference} on {key}. {alt}", caption, _data(rows))
+    figure = Figure(name, drawing, f"Differences to {reference} on {key}. {alt}", caption, drawing.data)
     table_rows = tuple(_cells(row, compared[row.label], task["scores"][reference]["mean"]) for row in rows)
     explained = (
         f"{key}: the same differences to {reference}. “Could find”: the smallest true difference that such a "
@@ -114,22 +113,4 @@ def _cells(row: ForestRow, comparison: Mapping[str, Any] | None, like: float) ->
         wording.fixed(comparison["detectable"] if comparison else None, like),
         "—" if comparison is None or not comparison["examples"] else f"{comparison['variance']['seeds']:.0%}",
         row.verdict,
-    )
-
-
-def _data(rows: Sequence[ForestRow]) -> tuple[tuple[str, ...], ...]:
-    header = ("strategy", "difference", "ci_low", "ci_high", "n", "seed_differences", "verdict")
-    return (
-        header,
-        *(
-            (
-                row.label,
-                "" if row.difference is None else repr(row.difference),
-                *(("", "") if row.interval is None else map(repr, row.interval)),
-                str(len(row.seeds)),
-                " ".join(map(repr, row.seeds)),
-                row.verdict,
-            )
-            for row in rows
-        ),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.analysis import budget
+from harness.analysis import budget, wording
 from harness.analysis.cells import CellSummary, summarize
 from harness.analysis.importance import EVALUATOR, importance
 from harness.analysis.study import Arena, Study
@@ -80,11 +80,8 @@ def _budget(arena: Arena, summaries: Mapping[str, CellSummary]) -> Figure | None
     caption = (
         f"{arena.key}: the best validation {arena.primary} to expect of so many configurations drawn at "
         "random, each trained to its end (Dodge et al. 2019, without bias as by Tang et al. 2020)."
-        f" n = {len(lines[0].points)} configurations; {_examples(arena)}; no interval is drawn."
+        f" n = {len(lines[0].points)} configurations; {wording.examples(arena.task, 'validation')}; no "
+        "interval is drawn."
     )
     alt = f"Expected best validation score against the number of configurations on {arena.key}."
     return Figure(name, drawing, alt, caption, drawing.data)
-
-
-def _examples(arena: Arena) -> str:
-    return f"n validation = {arena.task['splits'].get('validation', '?')} examples"

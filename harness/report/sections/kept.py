@@ -112,10 +112,8 @@ def _figures(arena: Arena, entries: Sequence[Kept]) -> list[Block]:
         name = f"kept-{axis}-{slug(arena.key)}"
         drawing = figures.curves(name, arena.key, lines, label, what, log)
         caption = f"{arena.key}: {what} against {label}, means over the settings tried in the tune phase."
-        data = [("strategy", axis, "value")]
-        data += [(line.label, repr(x), repr(y)) for line in lines for x, y in line.points]
         alt = f"{what} against {label} on {arena.key}, a line for each of {len(lines)} strategies."
-        blocks.append(Figure(name, drawing, alt, caption, tuple(data)))
+        blocks.append(Figure(name, drawing, alt, caption, drawing.data))
     return blocks
 
 

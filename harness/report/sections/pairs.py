@@ -21,9 +21,9 @@ class Pairs(Section):
 
     def build(self, study: Study, verdicts: Mapping[str, Any]) -> Sequence[Block]:
         return [
-            _figure(key, task, wording.examples(study.plan, task))
-            for key, task in verdicts["tasks"].items()
-            if _FEWEST <= len(_scored(task)) <= _MOST
+            _figure(arena.key, task, wording.examples(arena.task, study.split))
+            for arena in study.arenas()
+            if _FEWEST <= len(_scored(task := verdicts["tasks"][arena.key])) <= _MOST
         ]
 
 

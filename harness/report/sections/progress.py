@@ -88,8 +88,8 @@ def _figure(arena: Arena, lines: Sequence[Line], study: Study) -> Figure:
         f"{arena.key}: best validation {arena.primary} so far ({better} is better) against the device "
         "seconds that tuning had spent, failed and stopped trials included, in the order of trials. A single "
         "run of the search, never an average: no interval, no claim that one is faster than another. Means "
-        f"over n = {study.plan['seeds']['tune']} tune seeds; n validation = "
-        f"{arena.task['splits'].get('validation', '?')} examples."
+        f"over n = {study.plan['seeds']['tune']} tune seeds; "
+        f"{wording.examples(arena.task, 'validation')}."
     )
     if len(lines) > len(drawn):
         caption += f" {len(lines) - len(drawn)} more strategies are in trials.parquet."

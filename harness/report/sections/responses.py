@@ -95,8 +95,8 @@ def _figure(
         f"{arena.key}: validation {arena.primary} ({better} is better) against {' and '.join(axes)}, means "
         f"of finished tune trials over n = {study.plan['seeds']['tune']} tune seeds"
         f"{f' and over {wording.names(over, 5)}' if over else ''}; no interval is drawn. Framed: the best of "
-        "each strategy, which selection flatters. n validation = "
-        f"{arena.task['splits'].get('validation', '?')} examples."
+        "each strategy, which selection flatters. "
+        f"{wording.examples(arena.task, 'validation')}."
     )
     if len(panels) > len(drawn):
         caption += f" {len(panels) - len(drawn)} more strategies are in trials.parquet."

@@ -57,11 +57,6 @@ def _row(cell: Cell, style: int, entry: Mapping[str, Any], failed: Sequence[tupl
     return StripRow(cell.strategy, style, tuple(s for s in scores if s[0] not in without), tuple(failed))
 
 
-def _examples(arena: Arena, split: str) -> str:
-    size = arena.task["splits"].get(split)
-    return f"n {split} is not known." if size is None else f"n {split} = {size} examples."
-
-
 def _figure(arena: Arena, rows: Sequence[StripRow], study: Study) -> Figure:
     better = "less" if arena.sign < 0 else "more"
     counts = sorted({len(row.scores) for row in rows})
@@ -73,7 +68,7 @@ def _figure(arena: Arena, rows: Sequence[StripRow], study: Study) -> Figure:
     )
     if failures:
         caption += f"Crosses beyond the break: {failures} run{'s' if failures > 1 else ''} without a score. "
-    caption += _examples(arena, study.split)
+    caption += f"{wording.examples(arena.task, study.split)}."
     drawn = rows[: figures.shown(len(rows))]
     if len(rows) > len(drawn):
         caption += f" {len(rows) - len(drawn)} more strategies are in trials.parquet."
