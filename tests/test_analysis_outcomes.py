@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import scikit_posthocs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opda.nonparametric import EmpiricalDistribution
-from report_fixtures import Sweep
+from report_fixtures import Sweep, put
 from scipy import stats as oracle
 
 from harness.analysis import budget, wording
@@ -118,6 +119,15 @@ def test_a_poor_run_keeps_its_score_and_counts_as_a_failure() -> None:
         "failed": 1, "runs": 3, "poor": 1, "ci": task["scores"]["a"]["failure_rate"]["ci"],
     }  # fmt: skip
     assert task["sensitivity"] is None
+
+
+def test_without_costs_the_leader_is_recommended(tmp_path: Path) -> None:
+    paths = Sweep({"t": {"z": [0.91, 0.9, 0.92], "a": [0.9, 0.91, 0.9]}}).write(tmp_path)
+    for path in paths.trials.glob("*.json"):
+        put(path, {**json.loads(path.read_text()), "cost": {}})
+    task = judge(load_study(paths))["tasks"]["t"]
+    assert task["tie_set"] == ["z", "a"] and task["recommended"] == "z"
+    assert "recommended: z, as costs are not known" in task["sentence"]
 
 
 # -- what to do next ---------------------------------------------------------------------------------

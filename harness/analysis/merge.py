@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.study import PROVENANCE, RACED_OUT, SETTLED, Cell, Examples, Study, frame_of
+from harness.analysis.examples import Examples
+from harness.analysis.study import PROVENANCE, RACED_OUT, SETTLED, Cell, Study, frame_of
 
 Entry: TypeAlias = Mapping[str, Any]
 Member: TypeAlias = tuple[str, Entry]

@@ -6,22 +6,18 @@ import json
 import math
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
-from pyarrow.lib import ArrowInvalid
 
+from harness.analysis.examples import Examples, examples_of, unknown_examples
 from harness.errors import bad
 from harness.records import index
 from harness.records.paths import ResultPaths
-from harness.records.record import PARTS, STATUSES
+from harness.records.record import STATUSES
 
 PROVENANCE = ("versions", "git", "hardware", "data", "weights")
 COSTS = ("wall_s", "device_s", "flops", "steps", "trainable_params", "peak_memory_mb")
@@ -88,13 +84,6 @@ class Source:
     reason: str
     scores: Mapping[str, float | None]
     device_s: float | None
-
-
-Examples: TypeAlias = Callable[[str, str], "NDArray[np.float64] | None"]
-
-
-def unknown_examples(trial_id: str, metric: str) -> NDArray[np.float64] | None:
-    return None
 
 
 @dataclass(frozen=True)
@@ -197,26 +186,13 @@ def load_study(paths: ResultPaths) -> Study:
         provenance={part: dict(sorted(counts.items())) for part, counts in provenance.items()},
         unused=len(stored.keys() - records.keys() - {str(source["trial_id"]) for source in sources}),
         sources=tuple(_source(source, paths, unreadable) for source in sources),
-        examples=partial(_examples, paths),
+        examples=examples_of(paths),
         again=_again(paths) if paths.sweep.exists() else None,
     )
 
 
 def _again(paths: ResultPaths) -> str:
     return shlex.join(["harness", "run", str(paths.sweep), "--results", str(paths.root.parent)])
-
-
-def _examples(paths: ResultPaths, trial_id: str, metric: str) -> NDArray[np.float64] | None:
-    path = paths.predictions(trial_id)
-    column = f"{PARTS}{metric}"
-    try:
-        if column not in pq.read_schema(path).names:
-            return None
-        values = pq.read_table(path, columns=[column])[column].combine_chunks()
-    except (OSError, ArrowInvalid):
-        return None
-    flat = values.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
-    return flat.reshape(len(values), -1) if len(values) else None
 
 
 def number(value: object) -> float | None:

@@ -102,7 +102,8 @@ def _verdict(
         verdict["tie_set"] = tied
         # cost decides only where enough seeds were compared to call it a tie: else the cheapest may be chance
         weighed = [name for name in tied if name == leader or _paired(verdict, leader, name)]
-        verdict["recommended"] = min(weighed, key=lambda name: _price(summaries[name]))
+        priced = all(summaries[name].cost["device_s"] is not None for name in weighed)
+        verdict["recommended"] = min(weighed, key=lambda name: _price(summaries[name])) if priced else leader
     return verdict
 
 

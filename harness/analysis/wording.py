@@ -244,7 +244,8 @@ def _recommendation(verdict: Mapping[str, Any]) -> str:
         if ours is not None and theirs:
             text += f", which costs {100 * ours / theirs:.0f} % of {leader}"
     elif others and not few:
-        text += ", also the cheapest"
+        known = scores[recommended]["cost_device_s"] is not None
+        text += ", also the cheapest" if known else ", as costs are not known"
     if failures:
         text += f", though of its runs {counts(failures)}"
     return text

@@ -8,7 +8,7 @@ are stored beside the predictions. Pure numpy: reports need no more.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[np.float64]
 
 _AT_ONCE = 1 << 24  # numbers in one array of resampled ranks
+_FOUND_AT_ONCE = 1 << 20  # numbers in one array of resampled detections: those that fit a cache are faster
+_RECALLS = np.linspace(0.0, 1.0, 101)
 
 
 class Form(ABC):
@@ -66,11 +68,8 @@ class Ranks(Form):
 
     def without_each(self, parts: Array) -> Array:
         step = max(1, _AT_ONCE // max(1, len(parts)))  # n × n ranks: 5 s for 20,000 examples
-        found = []
-        for at in range(0, len(parts), step):
-            weights = np.ones((min(step, len(parts) - at), len(parts)))
-            weights[np.arange(len(weights)), at + np.arange(len(weights))] = 0.0
-            found.append(self._value(parts, weights))
+        places = np.arange(len(parts))
+        found = [self._value(parts, _without(places[at : at + step], len(parts))) for at in places[::step]]
         return np.concatenate(found)
 
     def _value(self, parts: Array, weights: Array) -> Array:
@@ -79,6 +78,13 @@ class Ranks(Form):
         x, y = (r - (weights * r).sum(axis=1, keepdims=True) / np.maximum(total, 1) for r in (x, y))
         xx, yy, xy = ((weights * a * b).sum(axis=1) for a, b in ((x, x), (y, y), (x, y)))
         return _correlation(xx, yy, xy, scale=np.maximum(total[:, 0], 1) ** 3)
+
+
+def _without(places: NDArray[np.intp], count: int) -> Array:
+    """Weights of all examples but one, for each of these: (places, count)."""
+    weights = np.ones((len(places), count))
+    weights[np.arange(len(places)), places] = 0.0
+    return weights
 
 
 def _ranks(column: Array, weights: Array) -> Array:
@@ -110,6 +116,107 @@ def _products(parts: Array) -> Array:
     deviation = parts.std(axis=0)
     x, y = ((parts - parts.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)).T
     return np.stack([x, y, x * x, y * y, x * y, np.ones_like(x)], axis=1)
+
+
+class AveragePrecision(Form):
+    """COCO's average precision: per class and overlap the mean, over 101 recalls, of the highest precision at
+    that recall or a higher one; then the mean over overlaps and the classes that occur in the references. 0
+    where none does. Weights are whole numbers.
+
+    Source: Lin et al. 2014, arXiv 1405.0312; pycocotools.
+    """
+
+    def resampled(self, parts: Array, weights: Array) -> Array:
+        total, classes = np.zeros((2, len(weights)))
+        for found in _by_class(parts):
+            occurs = weights @ found.true > 0
+            total += np.where(occurs, found.precision(weights), 0.0)
+            classes += occurs
+        return total / np.maximum(classes, 1)
+
+    def without_each(self, parts: Array) -> Array:
+        total, classes = np.zeros((2, len(parts)))
+        for found in _by_class(parts):
+            occurs = found.true.sum() - found.true > 0
+            total += np.where(occurs, found.precision_without_each(), 0.0)
+            classes += occurs
+        return total / np.maximum(classes, 1)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One class.
+
+    Attributes:
+        true: (images,), the number of true boxes.
+        image, score: (detections,), by falling score, equal ones in the order of images.
+        hits: (detections, overlaps), whether it found a true box.
+    """
+
+    true: Array
+    image: NDArray[np.intp]
+    score: Array
+    hits: NDArray[np.bool_]
+
+    def precision(self, weights: Array) -> Array:
+        """(draws, images) -> (draws,)"""
+        image, copy, hits = self._unrolled(int(weights.max(initial=0)))
+        some = hits.any(axis=1)
+        step = max(1, _FOUND_AT_ONCE // max(1, len(image)))
+        found = np.zeros(len(weights))
+        for at in range(0, len(weights), step):
+            rows = weights[at : at + step]
+            times = rows[:, image]
+            np.copyto(times, times > copy, where=copy >= 0)
+            # Precision is highest, and recall grows, at hits alone.
+            said, times = np.cumsum(times, axis=1)[:, some], times[:, some]
+            true = np.maximum(rows @ self.true, 1)[:, None]
+            for hit in hits[some].T:
+                right = np.cumsum(times[:, hit], axis=1)
+                highest = right / np.maximum(said[:, hit], 1)
+                highest = np.maximum.accumulate(highest[:, ::-1], axis=1)[:, ::-1]
+                reached = np.searchsorted(_RECALLS, right / true, side="right")
+                found[at : at + step] += (highest * np.diff(reached, axis=1, prepend=0)).sum(axis=1)
+        found /= len(_RECALLS) * hits.shape[1]
+        return found
+
+    def precision_without_each(self) -> Array:
+        """(images,)"""
+        count = len(self.true)
+        found = np.full(count, self.precision(np.ones((1, count)))[0])
+        seen = np.union1d(np.flatnonzero(self.true), self.image)  # without another nothing changes
+        step = max(1, _AT_ONCE // max(1, count))
+        for at in range(0, len(seen), step):
+            places = seen[at : at + step]
+            found[places] = self.precision(_without(places, count))
+        return found
+
+    def _unrolled(self, most: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
+        """Image, copy and hits per detection. Copies of an image follow each other: where it has a hit and a
+        miss of equal score, hits and misses of its copies alternate. There each copy, up to `most`, is a
+        detection of its own; elsewhere `copy` is -1 for all of them."""
+        new = np.r_[True, (np.diff(self.score) != 0) | (np.diff(self.image) != 0)][: len(self.score)]
+        tied = np.cumsum(new) - 1
+        mixed = np.zeros(new.sum(), dtype=bool)
+        np.logical_or.at(mixed, tied[1:], ~new[1:] & (self.hits[1:] != self.hits[:-1]).any(axis=1))
+        copies = np.where(mixed[tied], most, 1)
+        place = np.repeat(np.arange(len(new)), copies)
+        copy = np.arange(len(place)) - np.repeat(np.cumsum(copies) - copies, copies)
+        order = np.lexsort((place, copy, tied[place]))
+        place, copy = place[order], copy[order]
+        return self.image[place], np.where(mixed[tied[place]], copy, -1), self.hits[place]
+
+
+def _by_class(parts: Array) -> Iterator[_Found]:
+    overlaps, classes = parts[0, :2].astype(int)
+    boxes = parts[:, 2 + classes :].reshape(len(parts), -1, 3)
+    image, place = np.nonzero(boxes[..., 0] >= 0)
+    of, score, bits = boxes[image, place].T
+    hits = bits.astype(int)[:, None] >> np.arange(overlaps) & 1 > 0
+    for number in range(classes):
+        mine = np.flatnonzero(of == number)
+        mine = mine[np.argsort(-score[mine], kind="stable")]
+        yield _Found(parts[:, 2 + number], image[mine], score[mine], hits[mine])
 
 
 def _classes(parts: Array) -> tuple[Array, Array]:
@@ -164,4 +271,7 @@ FORMS: dict[str, Form] = {
     # From predicted and true value; k = 2
     "pearson": Sums(_products, _pearson),
     "spearman": Ranks(),
+    # k = 2 + classes + 3 × detections: number of overlaps, number of classes, true boxes of each class; then of
+    # each detection class, score and hits (a bit per overlap), filled up with -1, 0, 0
+    "average_precision": AveragePrecision(),
 }

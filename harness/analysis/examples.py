@@ -1,0 +1,39 @@
+"""What each test example adds to the score of a trial, read when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyarrow.lib import ArrowInvalid
+
+from harness.records.paths import ResultPaths
+from harness.records.record import PARTS
+
+Parts: TypeAlias = NDArray[np.float64]
+Examples: TypeAlias = Callable[[str, str], Parts | None]
+"""From a trial's id and a metric's name to the parts, (examples, k); None where they are not known."""
+
+
+def unknown_examples(trial_id: str, metric: str) -> Parts | None:
+    return None
+
+
+def examples_of(paths: ResultPaths) -> Examples:
+    """Of the trials in a results folder; a file that cannot be read counts as not there."""
+
+    def read(trial_id: str, metric: str) -> Parts | None:
+        path, column = paths.predictions(trial_id), f"{PARTS}{metric}"
+        try:
+            if column not in pq.read_schema(path).names:
+                return None
+            values = pq.read_table(path, columns=[column])[column].combine_chunks()
+        except (OSError, ArrowInvalid):
+            return None
+        flat = values.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+        return flat.reshape(len(values), -1) if len(values) else None
+
+    return read
