@@ -1,6 +1,6 @@
 """Do the intervals and verdicts of a report hold what they say? Simulated, where the truth is known.
 
-    python benchmarks/coverage.py                       # ten minutes on two cores
+    python benchmarks/coverage.py                       # half an hour on one core
     python benchmarks/coverage.py --replications 200    # a look
 
 Each simulated run predicts each test example right or wrong: a probit model in which seeds, examples, a
@@ -214,15 +214,6 @@ def main() -> None:
 
 def _print_coverage(replications: int, draws: int) -> None:
     few = replications // 5
-    print(f"\n## Coverage of 95 % intervals, {replications} replications ({few} of the bootstrap)\n")
-    print("Mean over spreads, lowest to highest.\n")
-    print("| metric | seeds | examples | " + " | ".join(ARMS) + " |")
-    print("|---|---:|---:|" + "---:|" * len(ARMS))
-    for metric, r, n in itertools.product(METRICS, SEEDS, EXAMPLES):
-        rows = [coverage(world, r, n, replications, draws) for world in worlds(metric).values()]
-        cells = [[row[arm] for row in rows] for arm in ARMS]
-        shown = " | ".join(f"{np.mean(cell):.3f} ({min(cell):.3f}–{max(cell):.3f})" for cell in cells)
-        few = replications // 5
     print(f"\n## Coverage of 95 % intervals, {replications} replications ({few} of the bootstrap)\n")
     print("Mean over spreads, lowest to highest.\n")
     print("| metric | seeds | examples | " + " | ".join(ARMS) + " |")

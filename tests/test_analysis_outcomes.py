@@ -17,8 +17,9 @@ from opda.nonparametric import EmpiricalDistribution
 from report_fixtures import Sweep, put
 from scipy import stats as oracle
 
-from harness.analysis import budget, wording
+from harness.analysis import across, budget, wording
 from harness.analysis.cells import Configuration
+from harness.analysis.crossed import by_seed
 from harness.analysis.importance import importance
 from harness.analysis.study import load_study
 from harness.analysis.verdicts import judge
@@ -55,12 +56,14 @@ def test_few_examples_make_a_steady_lead_unsure() -> None:
     assert few["detectable"] > abs(few["difference"]) > many["detectable"]
 
 
-def test_an_old_record_without_examples_is_compared_by_its_scores(tmp_path: Path) -> None:
+def test_old_records_without_examples_are_compared_by_their_scores(tmp_path: Path) -> None:
     paths = Sweep({"t": APART}, examples=200).write(tmp_path)
-    next(iter(sorted(paths.root.glob("predictions/*.parquet")))).unlink()
+    for path in paths.root.glob("predictions/c0000*.parquet"):
+        path.unlink()
     task = judge(load_study(paths))["tasks"]["t"]
     assert task["comparisons"][0]["examples"] == 0
     assert {entry["examples"] for entry in task["scores"].values()} == {0, 200}
+    assert "compared on fewer seeds, or over seeds alone" in task["warnings"][0]
 
 
 @quick
@@ -101,7 +104,7 @@ def test_a_diverged_run_counts_as_the_constant_predictor() -> None:
         "leader": "bold",
         "tie_set": ["bold"],
         "recommended": "bold",
-        "changed": True,
+        "changed": ["leader", "tie_set", "recommended"],
     }
     assert "left out, bold would lead" in task["sentence"]
 
@@ -130,6 +133,94 @@ def test_without_costs_the_leader_is_recommended(tmp_path: Path) -> None:
     assert "recommended: z, as costs are not known" in task["sentence"]
 
 
+def test_two_diverged_runs_are_two_runs_as_the_constant_predictor() -> None:
+    scores = {"a": [0.9, 0.91, 0.9, "diverged", "diverged"], "b": [0.8, 0.81, 0.82, 0.8, 0.8]}
+    task = one(scores, constant=0.5, examples=200)
+    assert task["scores"]["a"]["imputed"] == [103, 104]
+    assert task["comparisons"][0]["n"] == 5 and task["comparisons"][0]["examples"] == 200
+    every = one({"a": ["diverged"] * 3, "b": [0.8, 0.81, 0.82]}, constant=0.5, examples=200)
+    assert every["leader"] == "b" and every["scores"]["a"]["mean"] == 0.5
+
+
+def test_nobody_is_recommended_for_having_failed() -> None:
+    """The cheaper strategy is beaten where both finish; its failure brings so much noise that it no longer
+    is."""
+    scores = {
+        "full": [0.9, 0.905, 0.9, 0.9, 0.905, 0.9],
+        "head-only": [0.88, 0.885, 0.88, 0.878, 0.88, "diverged"],
+    }
+    task = one(scores, constant=0.2)
+    assert task["comparisons"][0]["verdict"] == "undetermined"
+    assert task["tie_set"] == ["full"] and task["recommended"] == "full"
+
+
+def test_without_a_constant_predictor_a_diverged_run_is_told() -> None:
+    task = one(FRAGILE)
+    assert task["scores"]["bold"]["failure_rate"]["failed"] == 1
+    assert "Diverged runs are left out, since no constant predictor is known: bold (1)" in task["sentence"]
+
+
+def test_faults_of_the_machinery_are_no_failures_of_a_strategy() -> None:
+    scores = {"a": [0.9, 0.9, 0.9, "diverged", "failed", "failed"], "b": [0.8] * 6}
+    rate = one(scores, constant=0.5)["scores"]["a"]["failure_rate"]
+    assert (rate["failed"], rate["runs"]) == (1, 4)
+
+
+# -- who leads ---------------------------------------------------------------------------------------
+
+
+def test_a_lucky_seed_leads_nobody() -> None:
+    task = one({"lucky": [0.99], "steady": [0.9, 0.91, 0.92, 0.9]})
+    assert task["leader"] == "steady"
+
+
+def test_the_leader_leads_on_the_seeds_that_all_share() -> None:
+    """The hard seeds failed for one of the two: its mean is better, and it is beaten wherever both have
+    one."""
+    failed: list[Any] = ["failed"] * 3
+    scores = {"head-only": [0.80, 0.81, 0.82, *failed], "full": [0.85, 0.865, 0.86, 0.60, 0.60, 0.61]}
+    task = one(scores)
+    assert task["scores"]["head-only"]["mean"] > task["scores"]["full"]["mean"]
+    assert task["leader"] == task["recommended"] == "full"
+
+
+def test_equal_costs_decide_nothing(tmp_path: Path) -> None:
+    paths = Sweep({"t": {"a": [0.5, 0.6, 0.7], "b": [0.7, 0.8, 0.9]}}).write(tmp_path)
+    for number, path in enumerate(sorted(paths.trials.glob("*.json"))):
+        record = json.loads(path.read_text())
+        put(path, {**record, "cost": {**record["cost"], "device_s": 100 + number / 10}})
+    task = judge(load_study(paths))["tasks"]["t"]
+    assert task["tie_set"] == ["a", "b"] and task["recommended"] == task["leader"] == "b"
+
+
+# -- what few examples cannot tell -------------------------------------------------------------------
+
+
+def test_few_examples_without_an_error_are_no_proof_of_equivalence() -> None:
+    perfect = {"a": [1.0] * 3, "b": [1.0] * 3}
+    assert one(perfect, examples=20)["comparisons"][0]["verdict"] == "undetermined"
+    assert one(perfect, examples=2000)["comparisons"][0]["verdict"] == "equivalent"
+
+
+def test_a_lost_file_makes_no_verdict_firmer(tmp_path: Path) -> None:
+    paths = Sweep({"t": APART}, examples=200).write(tmp_path)
+    before = judge(load_study(paths))["tasks"]["t"]["comparisons"][0]
+    next(iter(sorted(paths.root.glob("predictions/*.parquet")))).unlink()
+    task = judge(load_study(paths))["tasks"]["t"]
+    after = task["comparisons"][0]
+    assert (before["verdict"], after["verdict"]) == ("undetermined", "undetermined")
+    assert (before["n"], after["n"], after["examples"]) == (6, 5, 200)
+    assert "the examples of 1 of 6 runs are not known" in task["warnings"][0]
+
+
+def test_the_order_of_rows_in_a_file_does_not_matter(tmp_path: Path) -> None:
+    paths = Sweep({"t": APART}, examples=200).write(tmp_path)
+    before = judge(load_study(paths))["tasks"]["t"]["comparisons"]
+    for path in paths.root.glob("predictions/*.parquet"):
+        pd.read_parquet(path).sample(frac=1, random_state=len(path.name)).to_parquet(path, index=False)
+    assert judge(load_study(paths))["tasks"]["t"]["comparisons"] == before
+
+
 # -- what to do next ---------------------------------------------------------------------------------
 
 
@@ -141,7 +232,7 @@ def test_advice_says_how_many_seeds_and_gives_the_command(tmp_path: Path) -> Non
     (step,) = task["advice"]
     needed = task["comparisons"][0]["seeds_needed"]
     assert task["comparisons"][0]["verdict"] == "undetermined" and needed > 4
-    assert step["text"].startswith(f"{needed} seeds would be needed to separate a and b")
+    assert step["text"].startswith(f"{needed} seeds would be needed to separate a and b in four of five")
     expected = f"harness run {paths.sweep} --results {tmp_path / 'results'} --set seeds.confirm={needed}"
     assert step["command"] == expected
 
@@ -187,11 +278,35 @@ def test_gain_over_the_baseline_on_all_tasks() -> None:
     assert found["unit"] == "accuracy" and found["ranks"] is None
     # rliable's definition: the mean of the middle half of all runs
     runs = np.sort(np.concatenate([t["better"] for t in scores.values()]))
-    assert better["iqm"]["value"] == pytest.approx(runs[5:15].mean(), abs=1e-9)
+    assert better["iqm"] == pytest.approx(runs[5:15].mean(), abs=1e-9)
 
 
 def test_one_task_says_nothing_over_tasks() -> None:
     assert judged(Sweep({"t": APART}))["across"]["reason"] == "there is one task only"
+
+
+def test_the_mean_gain_covers_the_truth() -> None:
+    """Two tasks and three seeds, where resampling seeds covers 82 %."""
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(1000):
+        mean, half = across._mean([by_seed(rng.normal(0, s, 3)) for s in (1.0, 0.2)], [1.0, 1.0])
+        held.append(abs(mean) <= half)
+    assert 0.93 <= np.mean(held) <= 0.98
+
+
+def test_two_backbones_are_no_two_tasks() -> None:
+    sweep = Sweep(many(5, 0.02), baseline="base", backbones=("x", "y"))
+    found = judged(sweep)["across"]
+    assert (found["tasks"], found["arenas"], found["ranks"]) == (5, 10, None)
+
+
+def test_who_is_left_out_over_tasks_is_told() -> None:
+    scores = many(3, 0.02)
+    scores["task 00"]["same"] = scores["task 00"]["same"][:2]
+    found = judged(Sweep(scores, baseline="base"))["across"]
+    assert found["left_out"] == {"same": "has fewer than 3 seeds on task 00"}
+    assert found["strategies"].keys() == {"base", "better"}
 
 
 def test_metrics_of_two_directions_are_put_on_one_scale() -> None:

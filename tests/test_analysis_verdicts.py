@@ -132,7 +132,7 @@ def test_typical_sweep(tmp_path: Path) -> None:
     assert bbc["sentence"] == (
         "bbc-topics: full leads with accuracy 0.951 ± 0.006 (n=5), but top-2 is not worse beyond doubt "
         "(undetermined); full-l2sp is equivalent within ±0.01; recommended: top-2, which costs 40 % of full "
-        "(exploratory: 5 paired seeds)."
+        "in FLOPs (exploratory: 5 paired seeds)."
     )
     tweets = verdicts["tasks"]["tweet-sentiment"]
     assert tweets["failures"] == {"diverged": 1, "infeasible": 0, "failed": 0}

@@ -132,7 +132,22 @@ def test_seeds_to_separate_do_separate() -> None:
     assert found.p > 0.01
     needed = found.seeds_to_separate(0.01)
     assert needed is not None and needed > 4
-    assert found._with_seeds(needed).p < 0.01 <= found._with_seeds(needed - 1).p
+    assert found._with_seeds(needed)._found(0.01) and not found._with_seeds(needed - 1)._found(0.01)
+
+
+def test_seeds_to_separate_separate_in_four_of_five_cases() -> None:
+    """Of studies with so many seeds and such a difference."""
+    needed = by_seed_and_example(study(4, 500, 0.4, 0.2, seed=1, mean=0.3)).seeds_to_separate(0.05)
+    assert needed is not None
+    found = [by_seed_and_example(study(needed, 500, 0.4, 0.2, seed, 0.3)).p < 0.05 for seed in range(200)]
+    assert 0.7 <= np.mean(found) <= 0.95
+
+
+def test_a_lead_without_spread_needs_the_seeds_of_a_sign_flip_test() -> None:
+    """With 3 seeds the smallest p-value is 0.25, with 6 it is 0.031."""
+    assert by_seed([0.2] * 3).seeds_to_separate(0.05) == 6
+    assert by_seed([0.2] * 6).p < 0.05 <= by_seed([0.2] * 5).p
+    assert by_seed([0.0] * 3).seeds_to_separate(0.05) is None
 
 
 def test_no_number_of_seeds_makes_up_for_few_examples() -> None:

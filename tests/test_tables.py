@@ -81,7 +81,7 @@ def exported(study: Study) -> list[dict[str, Any]]:
     for row in study.frame.to_dict("records"):
         said = {
             name: row[name]
-            for name in ("task", "strategy", "seed", "phase", "backbone", "status", "device_s")
+            for name in ("task", "strategy", "seed", "phase", "backbone", "status", "device_s", "flops")
         }
         said |= {"trainable_params": row["trainable_params"], "hp.learning_rate": row["hp.learning_rate"]}
         for split in ("validation", "test"):

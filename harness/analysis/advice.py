@@ -8,6 +8,9 @@ from typing import Any
 from harness.analysis import stats, wording
 from harness.analysis.study import Study
 
+_MANY = 30
+"""More seeds than anybody runs: no command is given."""
+
 _SEEDS = 5
 """To confirm with where there are too few for any interval."""
 
@@ -22,9 +25,12 @@ def advise(verdict: Mapping[str, Any], study: Study) -> list[dict[str, Any]]:
     if not study.confirm_seeds:
         text = f"There is no confirm phase: confirm the winners on {_SEEDS} fresh seeds and on test."
         return [_step(text, study, f"seeds.confirm={_SEEDS}")]
-    if len(verdict["scores"]) > 1 and verdict["seeds"] < stats.MIN_SEEDS:
-        text = f"Fewer than {stats.MIN_SEEDS} shared seeds allow no claim: confirm on {_SEEDS}."
-        return [_step(text, study, f"seeds.confirm={max(_SEEDS, study.confirm_seeds + 1)}")]
+    pairs = [wording.pair(verdict, verdict["leader"], name) for name in verdict["scores"]]
+    shared = [pair["n"] for pair in pairs if pair is not None]
+    if shared and max(shared) < stats.MIN_SEEDS:
+        seeds = max(_SEEDS, study.confirm_seeds + 1)
+        text = f"Fewer than {stats.MIN_SEEDS} shared seeds allow no claim: confirm on {seeds}."
+        return [_step(text, study, f"seeds.confirm={seeds}")]
     return _separation(verdict, study)
 
 
@@ -40,12 +46,13 @@ def _separation(verdict: Mapping[str, Any], study: Study) -> list[dict[str, Any]
     if needed:
         seeds, name = needed[0]
         text = (
-            f"{seeds} seeds would be needed to separate {leader} and {name}, if their difference "
-            "and its spread stay as they are"
+            f"{seeds} seeds would be needed to separate {leader} and {name} in four of five cases, if the "
+            "difference is what it seems to be"
         )
         more = [f"{other} ({count})" for count, other in needed[1:]]
         text += f"; for {wording.names(more)} more." if more else "."
-        found.append(_step(text, study, f"seeds.confirm={seeds}"))
+        step = _step(text, study, f"seeds.confirm={seeds}")
+        found.append(step if seeds <= _MANY else {**step, "command": None})
     beyond = [rival["b"] for rival in open_ if rival["seeds_needed"] is None]
     if beyond:
         examples = max(rival["examples"] for rival in open_)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from harness.analysis import stats
 from harness.analysis.crossed import Estimate
 from harness.analysis.outcomes import Outcome, compared
-from harness.analysis.study import RACED_OUT, Arena
+from harness.analysis.study import RACED_OUT, Arena, number
 
 ALPHA = 0.05
 
@@ -27,9 +27,20 @@ class Contest:
     outcomes: Mapping[str, Outcome]
     raced_out: frozenset[str] = frozenset()
 
+    @property
+    def width(self) -> float:
+        """How far one example can move a score of one example, about: 1 for metrics with a perfect score, of
+        which all lie between -1 and 1."""
+        scores = [abs(score) for run in self.outcomes.values() for score in run.scores.values()]
+        return 1.0 if number(self.arena.task.get("best")) is not None else max(scores, default=1.0)
+
     def out(self, *names: str) -> int:
         """How many of these strategies are out of the race."""
         return sum(name in self.raced_out for name in names)
+
+    def measured(self) -> Contest:
+        """The same without what was imputed."""
+        return replace(self, outcomes={name: run.measured() for name, run in self.outcomes.items()})
 
 
 def compare(contests: Sequence[Contest], baseline: str | None) -> list[list[dict[str, Any]]]:
@@ -43,18 +54,14 @@ def compare(contests: Sequence[Contest], baseline: str | None) -> list[list[dict
         for contest in contests
         for pair in _pairs(list(contest.outcomes), baseline)
     ]
-    # The race has decided, by validation, between who is in and who is out: no claim is left to make there.
-    # Between two cells that are out nothing is decided: these claims count, unanswered.
+    # Pairs with a cell that is out of the race are no claims any more, but the family is what was asked.
     claims = [
-        None if estimate is None or contest.out(*pair) else estimate.p
-        for contest, pair, _, estimate in found
-        if contest.out(*pair) != 1
+        None if estimate is None or contest.out(*pair) else estimate.p for contest, pair, _, estimate in found
     ]
     adjusted, alpha = iter(stats.holm(claims)), ALPHA / max(1, len(claims))
     decided: dict[str, list[dict[str, Any]]] = {contest.arena.key: [] for contest in contests}
     for contest, pair, shared, estimate in found:
-        p = next(adjusted) if contest.out(*pair) != 1 else None
-        decided[contest.arena.key].append(_decided(contest, pair, shared, estimate, p, alpha))
+        decided[contest.arena.key].append(_decided(contest, pair, shared, estimate, next(adjusted), alpha))
     return list(decided.values())
 
 
@@ -80,7 +87,7 @@ def _decided(
     d = stats.snapped([ours[seed] - theirs[seed] for seed in shared])
     racing = contest.out(a, b) > 0
     ci = None if estimate is None else estimate.interval(0.95)
-    within = _within(estimate, arena.delta) and not racing
+    within = _within(estimate, arena, contest.width) and not racing
     verdict = RACED_OUT if racing else "equivalent" if within else "undetermined"
     if not racing and p_adjusted is not None and p_adjusted < ALPHA and stats.excludes_zero(ci):
         assert estimate is not None
@@ -108,13 +115,19 @@ def _decided(
     }
 
 
-def _within(estimate: Estimate | None, delta: float) -> bool:
+def _within(estimate: Estimate | None, arena: Arena, width: float) -> bool:
     """Whether the difference is equivalent to none (two one-sided tests at 5 %)."""
     if estimate is None:
         return False
     # One nonzero difference at every one of a few seeds has an interval of no width: not "equivalent" yet.
     spread = estimate.error > 0 or estimate.mean == 0 or estimate.r > stats.EXPLORATORY_SEEDS
-    return spread and stats.inside(estimate.interval(0.90), delta)
+    low, high = estimate.interval(0.90)
+    if estimate.n:
+        # Of something that n examples never showed up to 3 / n may be so (the rule of three, 95 %): few
+        # examples on which nobody differs are no proof.
+        unseen = 3 * width / estimate.n
+        low, high = min(low, estimate.mean - unseen), max(high, estimate.mean + unseen)
+    return spread and stats.inside((low, high), arena.delta)
 
 
 def _shares(estimate: Estimate) -> dict[str, float]:

@@ -21,6 +21,7 @@ from harness.metrics.forms import Form
 Array = NDArray[np.float64]
 
 _MOST_SEEDS = 200
+_POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -104,29 +105,36 @@ class Estimate:
         return min(1.0, 2 * float(tails @ weights))
 
     def seeds_to_separate(self, alpha: float) -> int | None:
-        """The fewest seeds with which such a difference would be significant; None if no number would do,
-        because the examples are too few."""
+        """The fewest seeds with which a true difference of this size would be found in four of five cases;
+        None if no number would do, because the examples are too few."""
+        if self.error == 0:
+            return None if self.mean == 0 else 1 + int(np.ceil(np.log2(1 / alpha)))
         few, many = self.r, _MOST_SEEDS
-        if self.error == 0 or self._with_seeds(many).p >= alpha:
+        if not self._with_seeds(many)._found(alpha):
             return None
         while few + 1 < many:  # p falls as seeds are added
             middle = (few + many) // 2
-            few, many = (few, middle) if self._with_seeds(middle).p < alpha else (middle, many)
+            few, many = (few, middle) if self._with_seeds(middle)._found(alpha) else (middle, many)
         return many
+
+    def _found(self, alpha: float) -> bool:
+        """Whether a difference of this size is found in four of five cases, about."""
+        unlucky = abs(self.mean) - float(ndtri(_POWER)) * self.error
+        return unlucky > 0 and self._p(unlucky) < alpha
 
     def _with_seeds(self, r: int) -> Estimate:
         """What to expect of `r` seeds, if the difference and the variances are as estimated."""
         return replace(self, r=r, seeds=max(self.seeds, 0.0), examples=max(self.examples, 0.0))
 
-    def detectable(self, alpha: float, power: float = 0.8) -> float:
-        """The smallest true difference that such a design finds significant with this chance, about."""
+    def detectable(self, alpha: float) -> float:
+        """The smallest true difference that such a design finds in four of five cases, about."""
         if self.error == 0:
             return 0.0
         high = self.error
         while self._p(high) > alpha:
             high *= 2
         threshold = brentq(lambda mean: self._p(mean) - alpha, 0.0, high, rtol=1e-4)
-        return float(threshold + ndtri(power) * self.error)
+        return float(threshold + ndtri(_POWER) * self.error)
 
 
 @lru_cache(maxsize=64)

@@ -30,10 +30,10 @@ def examples_of(paths: ResultPaths) -> Examples:
         try:
             if column not in pq.read_schema(path).names:
                 return None
-            values = pq.read_table(path, columns=[column])[column].combine_chunks()
-        except (OSError, ArrowInvalid):
+            table = pq.read_table(path, columns=["example", column]).sort_by("example")
+            parts = np.array(table[column].to_pylist(), dtype=np.float64)
+        except (OSError, ArrowInvalid, TypeError, ValueError):
             return None
-        flat = values.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
-        return flat.reshape(len(values), -1) if len(values) else None
+        return parts if parts.ndim == 2 else None
 
     return read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,12 @@ def importance(
     axes = {
         axis: found
         for axis, definition in space.items()
-        if (found := _distribution(definition, [c.hyperparameters.get(axis) for c in scored])) is not None
+        if (
+            found := _distribution(
+                definition, [c.hyperparameters[axis] for c in scored if axis in c.hyperparameters]
+            )
+        )
+        is not None
     }
     # an axis that hangs on another's value is not in every configuration: only whole ones can be compared
     whole = [c for c in scored if all(axis in c.hyperparameters for axis in axes)]
@@ -50,7 +56,7 @@ def importance(
     for configuration in whole:
         study.add_trial(
             optuna.trial.create_trial(
-                params={axis: configuration.hyperparameters[axis] for axis in axes},
+                params={axis: _plain(configuration.hyperparameters[axis]) for axis in axes},
                 distributions=axes,
                 value=-sign * float(configuration.validation or 0.0),
             )
@@ -65,11 +71,16 @@ def importance(
     return Importance({axis: share / total for axis, share in shares.items()}, len(whole))
 
 
+def _plain(value: Any) -> Any:
+    """The value as Optuna takes one: lists and nothing at all as text."""
+    return value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
+
+
 def _distribution(definition: Mapping[str, Any], values: Sequence[Any]) -> Any:
     """The axis as Optuna describes one; None where it does not vary."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    present = [value for value in values if value is not None]
+    present = [_plain(value) for value in values]
     if len({repr(value) for value in present}) < 2:
         return None
     numbers = [number(value) for value in present]

@@ -6,6 +6,7 @@ often fails look as good as one that never does. A finished run keeps its own sc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,16 +28,18 @@ class Outcome:
 
     Attributes:
         scores: by seed, the imputed ones among them.
-        values: by seed, what each example adds, (n,), with the score as mean; empty unless known for all.
-        imputed: the seeds whose run diverged.
+        values: by seed, as far as known, what each example adds, (n,), with the score as mean.
+        imputed: the seeds whose run diverged and counts as the constant predictor.
         poor: how many finished runs are no better than the constant predictor.
-        runs: how many have ended, those without any score among them.
+        failed: how many runs are poor, diverged, or did not fit into memory.
+        runs: how many ended, for whatever reason that lies in the strategy.
     """
 
     scores: Mapping[int, float]
     values: Mapping[int, Array] = field(default_factory=dict)
     imputed: frozenset[int] = frozenset()
     poor: int = 0
+    failed: int = 0
     runs: int = 0
 
     @property
@@ -46,7 +49,11 @@ class Outcome:
     @property
     def estimate(self) -> Estimate | None:
         """The mean score with its uncertainty; None below `MIN_SEEDS` seeds."""
-        return None if len(self.scores) < MIN_SEEDS else _estimate(self, sorted(self.scores))
+        if len(self.scores) < MIN_SEEDS:
+            return None
+        if self.values.keys() == self.scores.keys():
+            return by_seed_and_example(np.stack(list(self.values.values())))
+        return by_seed(np.array(list(self.scores.values())))
 
     def measured(self) -> Outcome:
         """The same without what was imputed."""
@@ -54,6 +61,7 @@ class Outcome:
             {seed: score for seed, score in self.scores.items() if seed not in self.imputed},
             {seed: values for seed, values in self.values.items() if seed not in self.imputed},
             poor=self.poor,
+            failed=self.failed,
             runs=self.runs,
         )
 
@@ -81,12 +89,20 @@ def _outcome(study: Study, arena: Arena, rows: Sequence[Row], constant: float | 
         elif row.status == "diverged" and constant is not None:
             scores[row.seed] = constant
             imputed.add(row.seed)
-    sizes = {len(found) for found in values.values()}
-    if len(sizes) == 1:
-        values |= {seed: np.full(sizes.pop(), scores[seed]) for seed in imputed}
-    whole = values.keys() == scores.keys()
-    ended = sum(row.status not in ("missing", "unreadable", "stopped") for row in rows)
-    return Outcome(dict(sorted(scores.items())), values if whole else {}, frozenset(imputed), poor, ended)
+    size = Counter(len(found) for found in values.values()).most_common(1)
+    if size:
+        values = {seed: found for seed, found in values.items() if len(found) == size[0][0]}
+        values |= {seed: np.full(size[0][0], scores[seed]) for seed in imputed}
+    statuses = Counter(row.status for row in rows)
+    failed = poor + statuses["diverged"] + statuses["infeasible"]
+    return Outcome(
+        dict(sorted(scores.items())),
+        dict(sorted(values.items())),
+        frozenset(imputed),
+        poor,
+        failed,
+        statuses["finished"] + statuses["diverged"] + statuses["infeasible"],
+    )
 
 
 def _values(study: Study, trial_id: str, arena: Arena) -> Array | None:
@@ -100,23 +116,14 @@ def _values(study: Study, trial_id: str, arena: Arena) -> Array | None:
 
 
 def compared(a: Outcome, b: Outcome) -> tuple[list[int], Estimate | None]:
-    """The seeds that both have, and the difference a − b on them; None below `MIN_SEEDS`."""
+    """The seeds on which two strategies are compared, and the difference a − b on them; None below
+    `MIN_SEEDS`. Where the examples of some runs are known, and of some not, it is on the seeds with examples:
+    looking at seeds alone is the bolder way, and records that were lost must not lead to it."""
     shared = sorted(a.scores.keys() & b.scores.keys())
+    known = sorted(a.values.keys() & b.values.keys())
+    sizes = {len(values) for one in (a, b) for values in one.values.values()}
+    if len(sizes) == 1 and len(known) >= MIN_SEEDS:
+        return known, by_seed_and_example(np.stack([a.values[seed] - b.values[seed] for seed in known]))
     if len(shared) < MIN_SEEDS:
         return shared, None
-    if shared_examples(a, b):
-        return shared, by_seed_and_example(np.stack([a.values[seed] - b.values[seed] for seed in shared]))
     return shared, by_seed(np.array([a.scores[seed] - b.scores[seed] for seed in shared]))
-
-
-def shared_examples(a: Outcome, b: Outcome) -> bool:
-    """Whether both are known on the same number of examples."""
-    return len({len(values) for one in (a, b) for values in one.values.values()}) == 1 and bool(
-        a.values and b.values
-    )
-
-
-def _estimate(outcome: Outcome, seeds: list[int]) -> Estimate:
-    if outcome.values:
-        return by_seed_and_example(np.stack([outcome.values[seed] for seed in seeds]))
-    return by_seed(np.array([outcome.scores[seed] for seed in seeds]))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from harness.analysis import across, advice, cells, stats, wording
 from harness.analysis.cells import CellSummary
 from harness.analysis.comparisons import Contest, compare
 from harness.analysis.outcomes import Outcome, outcomes
+from harness.analysis.standing import Standing, stand
 from harness.analysis.study import SETTLED, Arena, Study, number
 from harness.records.record import FAILURES
 
@@ -19,14 +18,20 @@ def judge(study: Study) -> dict[str, Any]:
     """The verdict on every task, and over all of them."""
     summaries = {arena.key: cells.summarize(study, arena) for arena in study.arenas()}
     contests = [_contest(study, arena, summaries[arena.key]) for arena in study.arenas()]
-    tasks = _tasks(study, contests, summaries)
-    if any(outcome.imputed for contest in contests for outcome in contest.outcomes.values()):
-        measured = [
-            replace(c, outcomes={name: outcome.measured() for name, outcome in c.outcomes.items()})
-            for c in contests
-        ]
-        for key, other in _tasks(study, measured, summaries).items():
-            tasks[key]["sensitivity"] = _sensitivity(tasks[key], other)
+    baseline = study.plan.get("baseline")
+    compared = compare(contests, baseline)
+    imputed = any(outcome.imputed for contest in contests for outcome in contest.outcomes.values())
+    if imputed:
+        measured = [contest.measured() for contest in contests]
+        without = compare(measured, baseline)
+    tasks = {}
+    for place, contest in enumerate(contests):
+        key = contest.arena.key
+        standing = stand(contest, summaries[key], compared[place], without[place] if imputed else ())
+        tasks[key] = _verdict(contest, summaries[key], compared[place], standing, study)
+        if imputed:
+            other = stand(measured[place], summaries[key], without[place])
+            tasks[key]["sensitivity"] = _sensitivity(standing, other)
     for key, verdict in tasks.items():
         verdict["advice"] = advice.advise(verdict, study)
         verdict["sentence"] = wording.sentence(key, verdict)
@@ -45,35 +50,26 @@ def _contest(study: Study, arena: Arena, summaries: Mapping[str, CellSummary]) -
     return Contest(arena, outcomes(study, arena, summaries), out)
 
 
-def _tasks(
-    study: Study, contests: Sequence[Contest], summaries: Mapping[str, Mapping[str, CellSummary]]
-) -> dict[str, dict[str, Any]]:
-    compared = compare(contests, study.plan.get("baseline"))
-    return {
-        contest.arena.key: _verdict(contest, summaries[contest.arena.key], comparisons, study)
-        for contest, comparisons in zip(contests, compared, strict=True)
-    }
-
-
-def _sensitivity(verdict: Mapping[str, Any], without: Mapping[str, Any]) -> dict[str, Any]:
-    """What the verdict were if runs that diverged were left out instead of scored as the constant
-    predictor."""
-    told = {name: without[name] for name in ("leader", "tie_set", "recommended")}
-    return {**told, "changed": told["leader"] != verdict["leader"]}
+def _sensitivity(standing: Standing, without: Standing) -> dict[str, Any]:
+    """What the verdict were if runs that diverged were left out instead of scored as the constant predictor,
+    and what of it would change."""
+    told = {name: getattr(without, name) for name in ("leader", "tie_set", "recommended")}
+    return {**told, "changed": [name for name, value in told.items() if value != getattr(standing, name)]}
 
 
 def _verdict(
     contest: Contest,
     summaries: Mapping[str, CellSummary],
     comparisons: list[dict[str, Any]],
+    standing: Standing,
     study: Study,
 ) -> dict[str, Any]:
     arena, runs = contest.arena, contest.outcomes
     baseline = study.plan.get("baseline")
     out = {name: summary.cell.raced_out for name, summary in summaries.items() if summary.cell.raced_out}
     scored = [name for name, outcome in runs.items() if outcome.scores and name not in out]
-    leader = min(scored, key=lambda name: _standing(runs[name], summaries[name], arena), default=None)
-    verdict: dict[str, Any] = {
+    leader = standing.leader
+    return {
         "task": arena.task["name"],
         "backbone": arena.backbone,
         "primary": arena.primary,
@@ -81,8 +77,9 @@ def _verdict(
         "delta": arena.delta,
         "split": study.split,
         "leader": leader,
-        "tie_set": [],
-        "recommended": None,
+        "tie_set": standing.tie_set,
+        "recommended": standing.recommended,
+        "priced": standing.priced,
         "baseline": baseline if baseline in summaries else None,
         "comparisons": comparisons,
         "raced_out": {name: {**why, "trials": summaries[name].cell.listed} for name, why in out.items()},
@@ -93,18 +90,21 @@ def _verdict(
             for status in FAILURES
         },
         "scores": {name: _score(runs[name], summary) for name, summary in summaries.items()},
-        "warnings": cells.warnings(summaries),
+        "warnings": [*cells.warnings(summaries), *_unknown_examples(runs)],
         "sensitivity": None,
         **_against_constant(None if leader is None else runs[leader].mean, arena, study),
     }
-    if leader is not None:
-        tied = [name for name in scored if name == leader or not _beats(verdict, leader, name)]
-        verdict["tie_set"] = tied
-        # cost decides only where enough seeds were compared to call it a tie: else the cheapest may be chance
-        weighed = [name for name in tied if name == leader or _paired(verdict, leader, name)]
-        priced = all(summaries[name].cost["device_s"] is not None for name in weighed)
-        verdict["recommended"] = min(weighed, key=lambda name: _price(summaries[name])) if priced else leader
-    return verdict
+
+
+def _unknown_examples(runs: Mapping[str, Outcome]) -> list[str]:
+    """Where some runs have their examples recorded and others do not."""
+    known = any(run.values for run in runs.values())
+    return [
+        f"{name}: the examples of {len(run.scores) - len(run.values)} of {len(run.scores)} runs are not "
+        "known, so that it is compared on fewer seeds, or over seeds alone"
+        for name, run in runs.items()
+        if known and len(run.values) < len(run.scores)
+    ]
 
 
 def _against_constant(best: float | None, arena: Arena, study: Study) -> dict[str, Any]:
@@ -116,32 +116,6 @@ def _against_constant(best: float | None, arena: Arena, study: Study) -> dict[st
     if margin is not None and constant is not None:
         met = best is not None and arena.sign * (best - constant) >= margin
     return {"constant": constant, "margin": margin, "margin_met": met}
-
-
-def _standing(outcome: Outcome, summary: CellSummary, arena: Arena) -> tuple[float, tuple[float, float, str]]:
-    """Sort key of the leader: the best mean; between equal means the cheaper."""
-    assert outcome.mean is not None
-    return -arena.sign * outcome.mean, _price(summary)
-
-
-def _price(summary: CellSummary) -> tuple[float, float, str]:
-    """Sort key of the recommendation: device seconds of one run, trainable parameters, name."""
-    device, parameters = summary.cost["device_s"], summary.cost["trainable_params"]
-    return (
-        math.inf if device is None else device,
-        math.inf if parameters is None else parameters,
-        summary.cell.strategy,
-    )
-
-
-def _beats(verdict: Mapping[str, Any], leader: str, name: str) -> bool:
-    comparison = wording.pair(verdict, leader, name)
-    return comparison is not None and comparison["verdict"] == "better" and not comparison["negligible"]
-
-
-def _paired(verdict: Mapping[str, Any], leader: str, name: str) -> bool:
-    comparison = wording.pair(verdict, leader, name)
-    return comparison is not None and comparison["n"] >= stats.MIN_SEEDS
 
 
 def _paired_seeds(runs: Mapping[str, Outcome], scored: list[str]) -> int:
@@ -166,8 +140,7 @@ def _coverage(summaries: Mapping[str, CellSummary], study: Study) -> dict[str, i
 
 def _score(outcome: Outcome, summary: CellSummary) -> dict[str, Any]:
     estimate = outcome.estimate
-    failed = len(outcome.imputed) + outcome.poor + summary.headline_failures.get("infeasible", 0)
-    rate = stats.wilson(failed, outcome.runs)
+    rate = stats.wilson(outcome.failed, outcome.runs)
     return {
         "mean": outcome.mean,
         "ci": None if estimate is None else list(estimate.interval()),
@@ -178,8 +151,9 @@ def _score(outcome: Outcome, summary: CellSummary) -> dict[str, Any]:
         "failures": dict(summary.headline_failures),
         "failure_rate": None
         if rate is None
-        else {"failed": failed, "runs": outcome.runs, "poor": outcome.poor, "ci": list(rate)},
+        else {"failed": outcome.failed, "runs": outcome.runs, "poor": outcome.poor, "ci": list(rate)},
         "cost_device_s": summary.cost["device_s"],
+        "cost_flops": summary.cost["flops"],
         "trainable_params": summary.cost["trainable_params"],
         "hyperparameters": summary.hyperparameters,
     }

@@ -153,12 +153,20 @@ def _imputation(verdict: Mapping[str, Any]) -> str:
     sensitivity = verdict["sensitivity"]
     imputed = {name: len(entry["imputed"]) for name, entry in verdict["scores"].items() if entry["imputed"]}
     if not imputed or sensitivity is None:
-        return ""
+        lost = {name: entry["failures"].get("diverged", 0) for name, entry in verdict["scores"].items()}
+        if not any(lost.values()):
+            return ""
+        listed = names([f"{name} ({count})" for name, count in lost.items() if count])
+        return f" Diverged runs are left out, since no constant predictor is known: {listed}."
     listed = names([f"{name} ({count})" for name, count in imputed.items()])
     text = f" Diverged runs count as the constant predictor: {listed}"
-    if sensitivity["changed"]:
+    if "leader" in sensitivity["changed"]:
         return f"{text}; left out, {sensitivity['leader'] or 'nobody'} would lead."
-    return f"{text}; left out, {sensitivity['leader']} leads, too."
+    if "recommended" in sensitivity["changed"]:
+        return f"{text}; left out, {sensitivity['recommended']} would be recommended."
+    if sensitivity["changed"]:
+        return f"{text}; left out, the tie set would be {names(sensitivity['tie_set'], 9)}."
+    return f"{text}; left out, nothing changes."
 
 
 def examples(task: Mapping[str, Any], split: str) -> str:
@@ -240,12 +248,12 @@ def _recommendation(verdict: Mapping[str, Any]) -> str:
     text = f"{'recommended for its mean alone' if few else 'recommended'}: {recommended}"
     failures = scores[recommended]["failures"]
     if recommended != leader:
-        ours, theirs = scores[recommended]["cost_device_s"], scores[leader]["cost_device_s"]
-        if ours is not None and theirs:
-            text += f", which costs {100 * ours / theirs:.0f} % of {leader}"
+        ours, theirs = (scores[name][f"cost_{verdict['priced']}"] for name in (recommended, leader))
+        unit = {"flops": "FLOPs", "device_s": "device time"}[verdict["priced"]]
+        if theirs:
+            text += f", which costs {100 * ours / theirs:.0f} % of {leader} in {unit}"
     elif others and not few:
-        known = scores[recommended]["cost_device_s"] is not None
-        text += ", also the cheapest" if known else ", as costs are not known"
+        text += ", also the cheapest" if verdict["priced"] else ", as costs are not known"
     if failures:
         text += f", though of its runs {counts(failures)}"
     return text

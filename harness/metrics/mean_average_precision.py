@@ -67,8 +67,8 @@ class MeanAveragePrecision(Metric):
     def _coco(self) -> Any:
         from torchmetrics.detection import MeanAveragePrecision as Coco
 
-        # Recalls as COCO has them. The default's are float32: rounded above or below k/n, not everywhere in the
-        # same way, and that decides whether k of n reach them.
+        # Recalls as COCO has them. The default's are float32: rounded above or below k/n, differently from
+        # one machine to another, and that decides whether k of n reach them.
         recalls = np.linspace(0, 1, 101).tolist()
         coco = Coco(iou_thresholds=self.overlaps, rec_thresholds=recalls, extended_summary=True)
         coco.warn_on_many_detections = False

@@ -12,15 +12,7 @@ from harness.report.blocks import Block, Figure, Paragraph, Table
 from harness.report.figures import Rank
 from harness.report.section import Section
 
-_HEADER = (
-    "strategy",
-    "mean gain",
-    "95 % interval",
-    "mean P(better)",
-    "better on at least",
-    "IQM",
-    "95 % interval",
-)
+_HEADER = ("strategy", "mean gain", "95 % interval", "mean P(better)", "better on at least", "IQM")
 
 
 class Across(Section):
@@ -41,32 +33,34 @@ class Across(Section):
 
 
 def _table(found: Mapping[str, Any]) -> Table:
-    baseline, tasks = found["baseline"], found["tasks"]
-    rows = tuple(_row(name, entry, baseline, tasks) for name, entry in found["strategies"].items())
+    baseline, arenas = found["baseline"], found["arenas"]
+    rows = tuple(_row(name, entry, baseline, arenas) for name, entry in found["strategies"].items())
+    where = "" if arenas == found["tasks"] else f" ({arenas} pairs of task and backbone)"
     caption = (
-        f"Means over {tasks} tasks, in {found['unit']}, of strategies with at least 3 seeds on each. "
-        "The intervals generalise over seeds, and examples where they are known, not over other tasks. "
-        "“Better on at least”: on how many tasks the strategy beats the baseline with 95 % confidence "
-        "(partial conjunction, Dror et al. 2017; valid whatever the dependence between tasks). IQM: the "
-        "mean of the middle half of all runs (Agarwal et al. 2021)."
+        f"Means over {found['tasks']} tasks{where}, in {found['unit']}. The interval generalises over "
+        "seeds, and examples where they are known, not over other tasks. “Better on at least”: on how "
+        "many the strategy beats the baseline, 95 % confidence for each strategy (partial conjunction, "
+        "Dror et al. 2017). IQM: the mean of the middle half of all runs (Agarwal et al. 2021)."
     )
     if baseline is None:
         caption += " There is no baseline to gain on."
+    left_out = [f"{name} {why}" for name, why in found["left_out"].items()]
+    if left_out:
+        caption += f" Left out: {wording.names(left_out, 9)}."
     return Table("across", _HEADER, rows, caption, latex=True)
 
 
-def _row(name: str, entry: Mapping[str, Any], baseline: str | None, tasks: int) -> tuple[str, ...]:
+def _row(name: str, entry: Mapping[str, Any], baseline: str | None, arenas: int) -> tuple[str, ...]:
     iqm = entry["iqm"]
-    told = (wording.fixed(iqm["value"]), _interval(iqm["ci"], iqm["value"]))
     if "gain" not in entry:
-        return (name, "the baseline" if name == baseline else "—", "—", "—", "—", *told)
+        return (name, "the baseline" if name == baseline else "—", "—", "—", "—", wording.fixed(iqm))
     return (
         name,
-        wording.fixed(entry["gain"], iqm["value"], signed=True),
-        _interval(entry["ci"], iqm["value"], signed=True),
+        wording.fixed(entry["gain"], iqm, signed=True),
+        _interval(entry["ci"], iqm, signed=True),
         f"{entry['p_better']:.2f}",
-        f"{entry['better_on_at_least']} of {tasks}",
-        *told,
+        f"{entry['better_on_at_least']} of {arenas}",
+        wording.fixed(iqm),
     )
 
 

@@ -31,11 +31,7 @@ class Forest(Section):
     order = 30
 
     def build(self, study: Study, verdicts: Mapping[str, Any]) -> Sequence[Block]:
-        claims = sum(
-            sum(comparison[side] in task["raced_out"] for side in ("a", "b")) != 1
-            for task in verdicts["tasks"].values()
-            for comparison in task["comparisons"]
-        )
+        claims = sum(len(task["comparisons"]) for task in verdicts["tasks"].values())
         blocks: list[Block] = []
         for arena in study.arenas():
             examples = wording.examples(arena.task, study.split)
@@ -60,8 +56,8 @@ def _blocks(key: str, task: Mapping[str, Any], examples: str, claims: int) -> li
     caption = (
         f"{key}: difference in {task['split']} {task['primary']} to {reference} ({role}); {better} is "
         f"better. Bars: {wording.intervals(filter(None, compared.values()))}; n = {n} paired seeds (none "
-        f"below 3); dots: single seeds; band: ±δ = ±{task['delta']:g}; {examples}. Verdicts after Holm's "
-        f"adjustment over {claims} claims."
+        f"below 3); dots: single seeds; band: ±δ = ±{task['delta']:g}; {examples}. “Better” after Holm's "
+        f"adjustment over {claims} claims; “equivalent” at 5 % for each pair."
     )
     if len(others) > len(rows):
         caption += f" {len(others) - len(rows)} more strategies are in verdicts.json."

@@ -36,7 +36,7 @@ class Summary(Section):
         if remarks := study.plan.get("remarks"):
             blocks.append(Paragraph(" ".join(remarks), "warning"))
         blocks += [Paragraph(text, "warning") for text in wording.missed_margins(verdicts)]
-        return [*blocks, Paragraph(_reading(study, verdicts))]
+        return blocks
 
 
 def _next(step: Mapping[str, Any]) -> str:
@@ -51,18 +51,3 @@ def _missing(study: Study, verdicts: Mapping[str, Any]) -> str:
         listed = wording.names(study.unfinished, 8)
         text += f" {len(study.unfinished)} of {len(study.cells)} cells are not done: {listed}."
     return text
-
-
-def _reading(study: Study, verdicts: Mapping[str, Any]) -> str:
-    runs = "confirm runs on the test split" if study.confirm_seeds else "tune runs on the validation split"
-    scores = [entry for task in verdicts["tasks"].values() for entry in task["scores"].values()]
-    return (
-        f"Scores are means over the finished {runs}, one per seed; ± is half of a "
-        f"{wording.intervals(scores)}. Strategies are compared in pairs on the seeds that both have, with "
-        "Holm's adjustment over all pairs of all tasks. Fewer than 3 shared seeds allow no interval and "
-        "no claim; 3 to 5 are exploratory. “Leader” has the best mean; the tie set holds every strategy "
-        "that the leader does not beat; “recommended” is the cheapest of the tie set, or the leader where "
-        "too few seeds were compared for cost to decide. Runs that diverged count as the constant "
-        "predictor, where one is known. Seeds added after a look at the verdict make its error rate "
-        "somewhat larger than 5 %."
-    )
