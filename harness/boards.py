@@ -5,6 +5,7 @@ Each is written anew where a report is written and where TensorBoard is opened, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -24,6 +25,12 @@ def write_boards(paths: ResultPaths, verdicts: Mapping[str, Any] | None = None) 
 
     Raises: InputError if there is no usable plan.
     """
+    # Charts are there to look at: where another command writes the same ones at this moment, it has its way.
+    with contextlib.suppress(OSError):
+        _write_boards(paths, verdicts)
+
+
+def _write_boards(paths: ResultPaths, verdicts: Mapping[str, Any] | None) -> None:
     found = _last(paths) if verdicts is None else verdicts
     tasks: Mapping[str, Any] = found.get("tasks", {})
     read = Reader(paths)

@@ -22,7 +22,7 @@ from harness.records.reader import Reader, at_work_since
 from harness.records.record import STATUSES
 from harness.records.tensorboard import slug, task_folder
 
-# Cells in these states get no more trials.
+# Cells in these states get no more trials; as in `analysis/study.py`, which takes seconds to import.
 SETTLED = ("done", "raced out", "blocked")
 # Trials are counted in this order.
 _FATES = (*STATUSES, "running", "missing", "unreadable")

@@ -193,6 +193,19 @@ def test_equal_costs_decide_nothing(tmp_path: Path) -> None:
     assert task["tie_set"] == ["a", "b"] and task["recommended"] == task["leader"] == "b"
 
 
+def test_who_is_probably_worse_is_not_recommended_for_being_cheap() -> None:
+    """Of six pairs none is sure after Holm's adjustment; by its own interval the cheapest is far behind."""
+    scores = {
+        "head-only": [0.62, 0.69, 0.76, 0.79, 0.59],
+        "top-2": [0.89, 0.85, 0.86, 0.89, 0.90],
+        "full": [0.91, 0.89, 0.84, 0.89, 0.90],
+        "full-l2sp": [0.89, 0.89, 0.80, 0.91, 0.88],
+    }
+    task = one(scores)
+    assert task["tie_set"] == list(scores)
+    assert (task["leader"], task["recommended"]) == ("full", "top-2")
+
+
 # -- what few examples cannot tell -------------------------------------------------------------------
 
 

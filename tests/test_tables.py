@@ -829,3 +829,36 @@ def test_the_commands_of_the_document_run(
         name, *arguments = shlex.split(command, comments=True)
         assert name == "harness" and main(arguments) == 0, command
         assert capsys.readouterr().out
+
+
+def test_the_order_of_sweeps_does_not_choose_the_margin(tmp_path: Path) -> None:
+    """Two sweeps that disagree on δ: the stricter one counts, and it is said."""
+    scores = {"a": [0.90, 0.91, 0.92], "b": [0.89, 0.90, 0.91]}
+    one = load_study(Sweep({"t": scores}, name="one", delta=0.01).write(tmp_path / "one"))
+    two = load_study(Sweep({"t": {"c": [0.8, 0.81, 0.82]}}, name="two", delta=0.2).write(tmp_path / "two"))
+    for studies in ({"one": one, "two": two}, {"two": two, "one": one}):
+        merged = merge(studies)
+        assert merged.plan["tasks"][0]["delta"] == 0.01
+        assert any("δ differs" in remark for remark in merged.plan["remarks"])
+
+
+def test_a_report_goes_nowhere_else_and_onto_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Not out of --results by a file's name, and not over what is no report."""
+    monkeypatch.chdir(tmp_path)
+    text = "task,strategy,seed,score\nt,a,1,0.5\nt,a,2,0.6\n"
+    for name in ("...csv", "..csv", "scores.csv"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_text(text)
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    for name in ("...csv", "..csv"):
+        assert main(["report", f"in/{name}", "--metric", "accuracy"]) == 2
+    (tmp_path / "results" / "scores").mkdir(parents=True)
+    (tmp_path / "results" / "scores" / "report.md").write_text("mine")
+    assert main(["report", "in/scores.csv", "--metric", "accuracy"]) == 2
+    assert (tmp_path / "results" / "scores" / "report.md").read_text() == "mine"
+    assert "holds something else than a report" in capsys.readouterr().err
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file() and p.name != "report.md") == before
+    assert main(["report", "in/scores.csv", "--metric", "accuracy", "--name", "fine"]) == 0
+    assert main(["report", "in/scores.csv", "--metric", "accuracy", "--name", "fine"]) == 0

@@ -163,7 +163,7 @@ def with_metric(
         return (
             task
             if task["primary"] == metric
-            else {**task, "primary": metric, "direction": way, "margin": None}
+            else {**task, "primary": metric, "direction": way, "margin": None, "best": None}
         )
 
     return _with_tasks(study, other, frame, remarks)

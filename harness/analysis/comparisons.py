@@ -92,7 +92,7 @@ def _decided(
     if not racing and p_adjusted is not None and p_adjusted < ALPHA and stats.excludes_zero(ci):
         assert estimate is not None
         verdict = "better" if arena.sign * estimate.mean > 0 else "worse"
-    told = estimate is not None and not racing
+    told = None if racing else estimate
     return {
         "a": a,
         "b": b,
@@ -104,9 +104,9 @@ def _decided(
         "n": len(shared),
         "examples": 0 if estimate is None else estimate.n,
         "variance": None if estimate is None else _shares(estimate),
-        "detectable": estimate.detectable(alpha) if told and estimate is not None else None,
-        "seeds_needed": estimate.seeds_to_separate(alpha)
-        if told and estimate is not None and verdict == "undetermined"
+        "detectable": told.detectable(alpha) if told is not None and told.error > 0 else None,
+        "seeds_needed": told.seeds_to_separate(alpha)
+        if told is not None and verdict == "undetermined"
         else None,
         "verdict": verdict,
         # Both at once is possible: a difference may be certain and too small to matter.

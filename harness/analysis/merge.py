@@ -196,6 +196,10 @@ def _filled(entries: list[Entry]) -> dict[str, Any]:
     found = dict(entries[0])
     for entry in entries[1:]:
         found |= {key: value for key, value in entry.items() if found.get(key) in (None, "", [], {})}
+    if len(deltas := {float(e["delta"]) for e in entries if e.get("delta") is not None}) > 1:
+        found["delta"] = min(deltas)  # the stricter one, whichever came first
+    if len({e.get("margin") for e in entries}) > 1:
+        found["margin"] = None
     return found
 
 
@@ -347,6 +351,14 @@ def _remarks(studies: Mapping[str, Study], names: _Names, renumbered: list[str],
             found.append(f"Of one name and not the same ({why}): {', '.join(apart)}.")
         if renamed := names.renamed(kind):
             found.append(f"The same {kind} under two names: {'; '.join(renamed)}.")
+    margins: dict[str, set[float]] = {}
+    for label, study in studies.items():
+        for task in study.plan["tasks"]:
+            margins.setdefault(names.of("tasks", label, task["name"]), set()).add(
+                float(task.get("delta", 0.01))
+            )
+    if unlike := [name for name, deltas in margins.items() if len(deltas) > 1]:
+        found.append(f"δ differs, the smaller one is taken: {', '.join(unlike)}.")
     tables = [label for label, study in studies.items() if study.plan.get("tables")]
     if tables:
         found.append("A table does not say what data and weights are behind it: their names have to do.")

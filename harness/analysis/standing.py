@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.analysis.cells import CellSummary
 from harness.analysis.comparisons import Contest
-from harness.analysis.stats import MIN_SEEDS
+from harness.analysis.stats import MIN_SEEDS, excludes_zero
 
 COSTS = ("flops", "device_s")
 """What a strategy costs by itself; time where that is not known. Time leaves out what trials shared."""
@@ -59,12 +59,19 @@ def stand(
         )
     ]
     # Cost decides only where enough seeds were compared to call it a tie: else the cheapest may be chance.
-    paired = _paired(comparisons)
+    # And not between a leader and one that it is ahead of by the interval of this one pair: Holm's adjustment
+    # keeps claims few, it is no reason to take what is probably worse.
+    paired, ahead = _paired(comparisons), _ahead(comparisons, sign)
     failed = len(contest.outcomes[leader].imputed)
     candidates = [
         name
         for name in tied
-        if name == leader or ((leader, name) in paired and len(contest.outcomes[name].imputed) <= failed)
+        if name == leader
+        or (
+            (leader, name) in paired
+            and (leader, name) not in ahead
+            and len(contest.outcomes[name].imputed) <= failed
+        )
     ]
     for cost in COSTS:
         prices = {name: summaries[name].cost[cost] for name in candidates}
@@ -118,6 +125,18 @@ def _beats(comparisons: Sequence[Mapping[str, Any]]) -> set[tuple[str, str]]:
                 found.add((comparison["a"], comparison["b"]))
             elif comparison["verdict"] == "worse":
                 found.add((comparison["b"], comparison["a"]))
+    return found
+
+
+def _ahead(comparisons: Sequence[Mapping[str, Any]], sign: int) -> set[tuple[str, str]]:
+    """(a, b) where the interval of a − b lies on a's side of 0, and the difference may matter."""
+    found = set()
+    for comparison in comparisons:
+        if comparison["verdict"] == "equivalent" or comparison["negligible"]:
+            continue
+        if excludes_zero(None if comparison["ci"] is None else tuple(comparison["ci"])):
+            pair = (comparison["a"], comparison["b"])
+            found.add(pair if sign * comparison["difference"] > 0 else pair[::-1])
     return found
 
 

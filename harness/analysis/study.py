@@ -22,7 +22,7 @@ from harness.records.record import STATUSES
 PROVENANCE = ("versions", "git", "hardware", "data", "weights")
 COSTS = ("wall_s", "device_s", "flops", "steps", "trainable_params", "peak_memory_mb")
 RACED_OUT = "raced out"
-SETTLED = ("done", RACED_OUT)
+SETTLED = ("done", RACED_OUT, "blocked")
 SPACES = ("grid", "choice", "uniform", "loguniform", "int")
 
 _TEXT = ("cell", "task", "backbone", "strategy", "phase", "trial_id", "kind", "status", "reason", "config")

@@ -169,6 +169,11 @@ def _imputation(verdict: Mapping[str, Any]) -> str:
     return f"{text}; left out, nothing changes."
 
 
+def span(counts: Sequence[int]) -> str:
+    """`5`, or `3 to 5`, of sorted numbers."""
+    return f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+
+
 def examples(task: Mapping[str, Any], split: str) -> str:
     """`n test = 500 examples`, of a task in a plan."""
     size = task["splits"].get(split)

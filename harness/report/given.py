@@ -15,7 +15,7 @@ from harness.analysis.study import Study, load_study
 from harness.analysis.table import Reading, read_table
 from harness.errors import Mistakes, bad
 from harness.records.paths import ResultPaths
-from harness.report.blocks import slug
+from harness.report.blocks import printable, slug
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,10 @@ def viewed(given: Mapping[str, Given], view: View, name: str | None = None) -> S
     return study if name is None else dataclasses.replace(study, plan={**study.plan, "name": name})
 
 
+def _empty(folder: Path) -> bool:
+    return next(folder.iterdir(), None) is None
+
+
 def destination(given: Mapping[str, Given], view: View, results: Path, name: str | None) -> ResultPaths:
     """Where the report goes: a sweep's own into its folder, any other into one of its own below `results`.
 
@@ -123,13 +127,16 @@ def destination(given: Mapping[str, Given], view: View, results: Path, name: str
     words = view.words(of_table=not others and first.paths is None)
     if name is None and not others and not words and first.paths is not None:
         return first.paths
-    if name is not None and (name in ("", ".", "..") or Path(name).name != name or "\0" in name):
-        raise bad("--name", f"'{name}' cannot be the name of a folder")
     own = "+".join(given)
     own = own if len(own) <= 100 else slug(own)
-    paths = ResultPaths(results / (name or (f"{own}-{slug(words)}" if words else own)))
+    folder = name if name is not None else f"{own}-{slug(words)}" if words else own
+    if folder in ("", ".", "..") or Path(folder).name != folder or printable(folder) != folder:
+        raise bad("--name", f"'{printable(folder)}' cannot be the name of a folder", "name another one")
+    paths = ResultPaths(results / folder)
     if paths.plan.exists():
         raise bad(str(paths.root), "holds the results of a sweep", "--name gives the report another folder")
     if any(one.paths is None and one.place.parent == paths.root.resolve() for one in given.values()):
         raise bad(str(paths.root), "is where the table lies", "--name gives the report another folder")
+    if paths.root.exists() and not (paths.verdicts.exists() or (paths.root.is_dir() and _empty(paths.root))):
+        raise bad(str(paths.root), "holds something else than a report", "--name gives it another folder")
     return paths

@@ -30,11 +30,17 @@ class Gate:
     def open(self, workers: int) -> None:
         if not self._count.closed:
             self._count.write(str(workers))
-            self._count.close()  # which frees the lock
+            self._free()
+
+    def _free(self) -> None:
+        if not self._count.closed:
+            self._count.flush()
+            fcntl.flock(self._count, fcntl.LOCK_UN)  # closing alone does not, where a child has it open, too
+            self._count.close()
 
     def remove(self) -> None:
         """No process will start any more."""
-        self._count.close()
+        self._free()
         shutil.rmtree(self._folder, ignore_errors=True)
         for name in (_FOLDER, _PRELOAD):
             os.environ.pop(name, None)

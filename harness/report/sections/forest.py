@@ -51,7 +51,7 @@ def _blocks(key: str, task: Mapping[str, Any], examples: str, claims: int) -> li
     rows = [_row(name, comparison, task, reference) for name, comparison in compared.items()]
     rows = rows[: figures.shown(len(rows))]
     counts = sorted({len(row.seeds) for row in rows})
-    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    n = wording.span(counts)
     better = "less" if task["direction"] == "min" else "more"
     caption = (
         f"{key}: difference in {task['split']} {task['primary']} to {reference} ({role}); {better} is "

@@ -24,6 +24,7 @@ class Pairs(Section):
             _figure(arena.key, task, wording.examples(arena.task, study.split))
             for arena in study.arenas()
             if _FEWEST <= len(_scored(task := verdicts["tasks"][arena.key])) <= _MOST
+            and any(comparison["n"] for comparison in task["comparisons"])
         ]
 
 
@@ -44,7 +45,7 @@ def _figure(key: str, task: Mapping[str, Any], examples: str) -> Figure:
     caption = (
         f"{key}: share of paired seeds on which the row's {task['split']} {task['primary']} is the better "
         "one, ties one half. A share says how often, not how much and not how surely; sure after Holm's "
-        f"adjustment: {wording.names(sure, 12) or 'none'}. n = {counts[0]} to {counts[-1]} paired seeds; "
+        f"adjustment: {wording.names(sure, 12) or 'none'}. n = {wording.span(counts)} paired seeds; "
         f"{examples}; no interval is drawn."
     )
     alt = f"Probability that one strategy beats another on {key}, a number per pair."

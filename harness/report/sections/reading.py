@@ -28,8 +28,8 @@ def _reading(study: Study, verdicts: Mapping[str, Any]) -> str:
         f"{wording.intervals(scores)}. Strategies are compared in pairs on the seeds that both have, with "
         "Holm's adjustment over all pairs of all tasks. Fewer than 3 shared seeds allow no interval and "
         "no claim; 3 to 5 are exploratory. “Leader” has the best mean; the tie set holds every strategy "
-        "that the leader does not beat; “recommended” is the cheapest of the tie set, or the leader where "
-        "too few seeds were compared for cost to decide. Runs that diverged count as the constant "
-        "predictor, where one is known. Seeds added after a look at the verdict make its error rate "
-        "somewhat larger than 5 %."
+        "that the leader does not beat; “recommended” is the cheapest of those in it whose interval to "
+        "the leader does not leave out 0, or the leader where too few seeds were compared for cost to "
+        "decide. Runs that diverged count as the constant predictor, where one is known. Seeds added "
+        "after a look at the verdict make its error rate somewhat larger than 5 %."
     )

@@ -60,7 +60,7 @@ def _row(cell: Cell, style: int, entry: Mapping[str, Any], failed: Sequence[tupl
 def _figure(arena: Arena, rows: Sequence[StripRow], study: Study) -> Figure:
     better = "less" if arena.sign < 0 else "more"
     counts = sorted({len(row.scores) for row in rows})
-    n = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+    n = wording.span(counts)
     failures = sum(len(row.failures) for row in rows)
     caption = (
         f"{arena.key}: {study.split} {arena.primary} of every run of each cell's winner ({better} is "
