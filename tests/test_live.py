@@ -479,10 +479,20 @@ def test_what_is_at_work_is_shown_first_on_a_low_terminal(paths: ResultPaths) ->
     assert f"one | small | depth-4 | tune {trial.trial_id[:8]}: 12 s" in out.getvalue()
 
 
+def interruptible(command: list[str], stdout: int) -> subprocess.Popen[str]:
+    """A command that Ctrl-C reaches, even where these tests run in the background of a shell, whose children
+    ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_ends_watching_quietly(paths: ResultPaths) -> None:
     started(planned(), paths)
     command = [sys.executable, "-m", "harness", "status", str(paths.root), "--watch", "0.1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+    with interruptible(command, stdout=subprocess.PIPE) as watching:
         assert watching.stdout is not None and watching.stderr is not None
         assert watching.stdout.readline().startswith("small: not done; 0 of ")
         watching.send_signal(signal.SIGINT)
@@ -599,10 +609,10 @@ def test_the_dashboard_shows_every_cells_study(paths: ResultPaths) -> None:
     running.campaign.close()
     port = free_port()
     command = [sys.executable, "-m", "harness", "dashboard", str(paths.root), "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as server:
+    with interruptible(command, stdout=subprocess.DEVNULL) as server:
         try:
             assert server.stderr is not None
-            assert f"http://127.0.0.1:{port}/" in server.stderr.readline().decode()
+            assert f"http://127.0.0.1:{port}/" in server.stderr.readline()
             names = study_names(port)
         finally:
             server.send_signal(signal.SIGINT)

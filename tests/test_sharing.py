@@ -24,6 +24,7 @@ from harness.prepare import prepare
 from harness.records.record import Record
 from harness.strategies.base import untouched
 from harness.training import prefix
+from harness.training.model import pretrained
 from harness.training.run import run_bundle, run_trial
 from harness.training.workspace import Workspace, workspace_of
 
@@ -309,7 +310,11 @@ def test_a_head_with_weights_outside_its_modules_is_not_batched(tmp_path: Path) 
         "wav2vec2", "audio-classification", tmp_path, "all", "fp32", optimizer=rates, backbones=[backbone]
     )
     trials = eight(plan)
-    bundled = together(trials, workspace_of(plan, tmp_path / "bundle"))
+    workspace = workspace_of(plan, tmp_path / "bundle")
+    model = pretrained(workspace, trials[0].task, trials[0].backbone, torch.device("cpu"))
+    layers = model.config.num_hidden_layers + 1
+    assert model.layer_weights.tolist() == pytest.approx([1 / layers] * layers), "not what lay in memory"
+    bundled = together(trials, workspace)
     assert not any(record["sharing"]["batched"] for record in bundled.values())
     alone = replace(workspace_of(plan, tmp_path / "alone"), passes={})
     close(bundled[trials[5].trial_id], run(trials[5], alone), 1e-4)

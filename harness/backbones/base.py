@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -88,7 +90,7 @@ class Backbone(Plugin):
         config = self.config(place, **head)
         share_padding(config, processor)
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), _unwritten_is_nan():
                 torch.manual_seed(0)
                 model, report = getattr(transformers, auto_class).from_pretrained(
                     where,
@@ -105,6 +107,7 @@ class Backbone(Plugin):
             raise bad(
                 place, f"the weights in '{where}' do not fit its configuration: {lost} is not among them"
             )
+        _fill(model, report["missing_keys"], lambda: getattr(transformers, auto_class).from_config(config))
         return model
 
     def skeleton(self, auto_class: str, head: dict[str, Any], place: str = "backbone") -> Any:
@@ -197,6 +200,37 @@ def unreadable(place: str, where: str, error: Exception) -> InputError:
         return error
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return bad(place, f"'{where}' cannot be read as a model: {lines[0] if lines else type(error).__name__}")
+
+
+@contextmanager
+def _unwritten_is_nan() -> Iterator[None]:
+    """Memory that is taken and not written to holds NaN."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warns)
+
+
+def _fill(model: Any, missing: Iterable[str], made: Callable[[], Any]) -> None:
+    """Give parameters that the checkpoint lacks, and that the family's initialisation leaves alone (the
+    weighted sum of layers of wav2vec 2.0), what the constructor gives them. `from_pretrained` leaves them as
+    they lie in memory, another value in every process."""
+    import torch
+
+    own = dict(model.named_parameters())
+    unset = [name for name in missing if name in own and bool(own[name].isnan().any())]
+    if not unset:
+        return
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        fresh = dict(made().named_parameters())
+        for name in unset:
+            own[name].copy_(fresh[name])
 
 
 def _lost(model: Any, report: dict[str, Any]) -> str:
