@@ -18,6 +18,7 @@ from harness.errors import HarnessError, InputError, Mistakes, bad, nearest
 KINDS = ("tasks", "backbones", "strategies", "regularizers", "optimizers", "metrics", "search")
 INTERRUPTED = 130
 SOME_FAILED = 3
+FAILED = 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -106,8 +107,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code.
 
-    0 done; 2 bad input, nothing was written; 3 done, some trials failed or a margin was missed;
-    4 another run holds the results; 130 interrupted, resumable.
+    0 done; 1 a file or folder cannot be read or written; 2 bad input, nothing was written; 3 done, some
+    trials failed or a margin was missed; 4 another run holds the results; 130 interrupted, resumable.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     chosen = parser().parse_args(given)
@@ -130,6 +131,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader went away (`harness plan … | head`): that is no fault of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _complain(f"{error.filename}: {error.strerror}")
+        return FAILED
 
 
 def entry() -> None:
@@ -148,7 +154,9 @@ def _interval(text: str) -> float:
 
 
 def _complain(words: str) -> None:
-    print(f"harness: {words}", file=sys.stderr)
+    from harness.report.blocks import printable
+
+    print("\n".join(printable(line) for line in f"harness: {words}".split("\n")), file=sys.stderr)
 
 
 def _out(value: Any) -> None:

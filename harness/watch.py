@@ -15,6 +15,7 @@ from rich.text import Text
 
 from harness.analysis import wording
 from harness.records.record import FAILURES
+from harness.report.blocks import printable
 from harness.status import CellStatus, Status, Watcher
 
 # Looking takes a twentieth of the time at most, however large the sweep.
@@ -54,7 +55,7 @@ def _looks(watcher: Watcher, every: float) -> Iterator[Status]:
 
 def lines(status: Status) -> list[str]:
     """The whole state: a line for the sweep, one for each cell."""
-    return [headline(status), *(f"  {_cell_line(cell, status)}" for cell in status.cells)]
+    return [printable(headline(status)), *(f"  {_cell_line(cell, status)}" for cell in status.cells)]
 
 
 def _news(before: Status, status: Status) -> list[str]:
@@ -99,7 +100,7 @@ def _cell_line(cell: CellStatus, status: Status) -> str:
     text += wording.counts(cell.trials) or "nothing yet"
     if cell.best is not None:
         text += f"; best validation {status.metrics[cell.task]} {wording.fixed(cell.best)}"
-    return text
+    return printable(text)
 
 
 def _table(status: Status, height: int) -> Group:

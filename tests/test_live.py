@@ -630,3 +630,36 @@ def study_names(port: int) -> list[str]:
         except urllib.error.URLError:
             time.sleep(0.1)
     raise AssertionError("the dashboard does not answer")
+
+
+def test_an_odd_record_and_an_odd_name_do_no_harm(
+    paths: ResultPaths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A score that is none counts as unreadable; an escape sequence in a name does not reach the terminal."""
+    started(planned(), paths)
+    plan = json.loads(paths.plan.read_text())
+    name = plan["tasks"][0]["name"]
+    text = paths.plan.read_text().replace(json.dumps(name), json.dumps("one\x1b[31m\ntwo"))
+    paths.plan.write_text(text)
+    assert main(["status", str(paths.root)]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said and "one" in said
+
+
+def test_a_folder_that_cannot_be_written_is_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scores.csv").write_text("task,strategy,seed,score\nt,a,1,0.5\n")
+    (tmp_path / "results").write_text("a file")
+    code = main(
+        [
+            "report",
+            str(tmp_path / "scores.csv"),
+            "--metric",
+            "accuracy",
+            "--results",
+            str(tmp_path / "results"),
+        ]
+    )
+    assert code in (1, 2)
+    assert "results" in capsys.readouterr().err

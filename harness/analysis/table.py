@@ -207,7 +207,9 @@ def _examples(rows: pd.DataFrame, sheet: Sheet, mistakes: Mistakes) -> Examples:
 def _ordered(names: Iterable[str]) -> list[str]:
     """As numbers where all are."""
     names = list(names)
-    return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
+    if all(name.isdecimal() for name in names):
+        return sorted(names, key=lambda name: (len(name.lstrip("0")), name.lstrip("0"), name))
+    return sorted(names)
 
 
 def _study(

@@ -180,7 +180,8 @@ def _kept(trial_id: str, stamp: Stamp, text: str) -> Ended:
         if record["trial_id"] == trial_id and record["status"] in STATUSES:
             cost, validation = record.get("cost") or {}, (record.get("metrics") or {}).get("validation") or {}
             seconds = (float(cost.get(name) or 0.0) for name in ("wall_s", "device_s"))
-            return Ended(stamp, record["status"], validation, *seconds)
+            scores = {str(k): None if v is None else float(v) for k, v in validation.items()}
+            return Ended(stamp, record["status"], scores, *seconds)
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     return Ended(stamp, "unreadable", {}, 0.0, 0.0)
