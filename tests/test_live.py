@@ -632,10 +632,8 @@ def study_names(port: int) -> list[str]:
     raise AssertionError("the dashboard does not answer")
 
 
-def test_an_odd_record_and_an_odd_name_do_no_harm(
-    paths: ResultPaths, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A score that is none counts as unreadable; an escape sequence in a name does not reach the terminal."""
+def test_an_odd_name_does_no_harm(paths: ResultPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    """An escape sequence in a name does not reach the terminal."""
     started(planned(), paths)
     plan = json.loads(paths.plan.read_text())
     name = plan["tasks"][0]["name"]
@@ -663,3 +661,12 @@ def test_a_folder_that_cannot_be_written_is_no_traceback(
     )
     assert code in (1, 2)
     assert "results" in capsys.readouterr().err
+
+
+def test_a_score_that_is_none_makes_a_record_unreadable(paths: ResultPaths) -> None:
+    running = started(planned(), paths).to_the_end()
+    running.campaign.close()
+    path = next(iter(sorted(paths.trials.glob("*.json"))))
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "metrics": {"validation": {"accuracy": "x"}, "test": None}}))
+    assert Watcher(paths).look().trials["unreadable"] == 1
