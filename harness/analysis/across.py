@@ -3,7 +3,8 @@ enough tasks for them.
 
 Tasks are taken as they are: numbers generalise over seeds, and over examples where those are known, not over
 other tasks. Scores in different metrics are put on one scale whose ends are fixed in advance: 0 is the
-constant predictor, 1 is perfect."""
+constant predictor, 1 is perfect.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +103,7 @@ def _scale(split: str, contests: Sequence[Contest]) -> Scale | None:
     zero, width = {}, {}
     for contest, best in zip(contests, bests, strict=True):
         arena = contest.arena
-        constant = number((arena.task.get("constant") or {}).get(split, {}).get(arena.primary))
+        constant = arena.constant(split)
         if constant is None or best is None or best == constant:
             return None
         zero[arena.key], width[arena.key] = constant, best - constant
@@ -146,7 +147,8 @@ def _mean(estimates: Sequence[Estimate], widths: Sequence[float]) -> tuple[float
 
     Variances add up. Critical values are Student's, weighted by what each task's seeds and each task's
     examples add to the variance (Cochran & Cox 1957), as for one task; resampled seeds and examples gave
-    intervals that held the truth in 82 to 94 % of cases."""
+    intervals that held the truth in 82 to 94 % of cases.
+    """
     terms = []
     for estimate, width in zip(estimates, widths, strict=True):
         seeds, *others = (part / width**2 for part in estimate.parts)

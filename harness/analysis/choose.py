@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.analysis.study import Study
+from harness.analysis.study import Study, delta_of
 from harness.errors import Mistakes, bad, nearest
 
 
@@ -149,7 +149,7 @@ def with_metric(
     was = ", ".join(dict.fromkeys(str(task["primary"]) for task in changed.values()))
     if any(cell.budget for cell in study.cells):
         remarks.append(f"Scores are {metric} here; settings were selected by validation {was}.")
-    deltas = ", ".join(dict.fromkeys(f"{float(task.get('delta', 0.01)):g}" for task in changed.values()))
+    deltas = ", ".join(dict.fromkeys(f"{delta_of(task):g}" for task in changed.values()))
     remarks.append(f"δ = {deltas} was set for {was}, not for {metric}; --delta sets another.")
     if metric not in known and direction is None:
         remarks.append(f"Nothing says whether more or less {metric} is better: more is taken to be.")

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from harness.analysis import wording
 from harness.analysis.merge import agree, merge
-from harness.analysis.study import PROVENANCE, Cell, Study
+from harness.analysis.study import PROVENANCE, Cell, Study, delta_of
 from harness.analysis.verdicts import judge
 from harness.errors import bad
 
@@ -115,7 +115,7 @@ def _side(
         own = _task(study, place[0])
         forms = (own.get("forms") or {}) if same_data[place] else {}
         splits = _task(ours, place[0])["splits"]
-        delta = _task(ours, place[0]).get("delta", 0.01)
+        delta = delta_of(_task(ours, place[0]))
         said = {"name": key, "data": None, "examples": None, "forms": forms, "splits": splits, "delta": delta}
         tasks.append({**own, **said})
     frame = study.frame[study.frame["cell"].isin(cells)]

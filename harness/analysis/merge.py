@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis.examples import Examples
-from harness.analysis.study import PROVENANCE, RACED_OUT, SETTLED, Cell, Study, frame_of
+from harness.analysis.study import PROVENANCE, RACED_OUT, SETTLED, Cell, Study, delta_of, frame_of
 
 Entry: TypeAlias = Mapping[str, Any]
 Member: TypeAlias = tuple[str, Entry]
@@ -354,9 +354,7 @@ def _remarks(studies: Mapping[str, Study], names: _Names, renumbered: list[str],
     margins: dict[str, set[float]] = {}
     for label, study in studies.items():
         for task in study.plan["tasks"]:
-            margins.setdefault(names.of("tasks", label, task["name"]), set()).add(
-                float(task.get("delta", 0.01))
-            )
+            margins.setdefault(names.of("tasks", label, task["name"]), set()).add(delta_of(task))
     if unlike := [name for name, deltas in margins.items() if len(deltas) > 1]:
         found.append(f"δ differs, the smaller one is taken: {', '.join(unlike)}.")
     tables = [label for label, study in studies.items() if study.plan.get("tables")]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from harness.analysis.cells import CellSummary, Row
 from harness.analysis.crossed import Estimate, by_seed, by_seed_and_example, pseudo_values
 from harness.analysis.stats import MIN_SEEDS
-from harness.analysis.study import Arena, Study, number
+from harness.analysis.study import Arena, Study
 from harness.metrics.forms import FORMS
 
 Array = NDArray[np.float64]
@@ -68,7 +68,7 @@ class Outcome:
 
 def outcomes(study: Study, arena: Arena, summaries: Mapping[str, CellSummary]) -> dict[str, Outcome]:
     """By strategy, in the plan's order."""
-    constant = number((arena.task.get("constant") or {}).get(study.split, {}).get(arena.primary))
+    constant = arena.constant(study.split)
     return {name: _outcome(study, arena, summary.headline, constant) for name, summary in summaries.items()}
 
 

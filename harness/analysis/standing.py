@@ -37,7 +37,7 @@ def stand(
     measured: Sequence[Mapping[str, Any]] = (),
 ) -> Standing:
     """Nobody leads by its mean alone over a strategy that beats it, and nobody is recommended for having
-    failed:
+    failed.
 
     Args:
         measured: the comparisons without runs that diverged. A strategy that the leader beats there, and is

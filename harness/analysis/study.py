@@ -21,6 +21,9 @@ from harness.records.record import STATUSES
 
 PROVENANCE = ("versions", "git", "hardware", "data", "weights")
 COSTS = ("wall_s", "device_s", "flops", "steps", "trainable_params", "peak_memory_mb")
+DELTA = 0.01
+"""Of tasks that do not say."""
+
 RACED_OUT = "raced out"
 SETTLED = ("done", RACED_OUT, "blocked")
 SPACES = ("grid", "choice", "uniform", "loguniform", "int")
@@ -49,6 +52,11 @@ class Cell:
     raced_out: dict[str, Any] | None = None  # why it is out of the race, see `racing.Out`
 
 
+def delta_of(task: Mapping[str, Any]) -> float:
+    """The margin within which a difference counts as none, of a task in a plan."""
+    return float(task.get("delta", DELTA))
+
+
 @dataclass(frozen=True)
 class Arena:
     """Where strategies compete: one task on one backbone; `key` names it in verdicts and report."""
@@ -69,7 +77,11 @@ class Arena:
 
     @property
     def delta(self) -> float:
-        return float(self.task.get("delta", 0.01))
+        return delta_of(self.task)
+
+    def constant(self, split: str) -> float | None:
+        """The constant predictor's score in the primary metric, where it is known."""
+        return number((self.task.get("constant") or {}).get(split, {}).get(self.primary))
 
 
 @dataclass(frozen=True)

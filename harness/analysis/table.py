@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from harness.analysis.choose import fitting
 from harness.analysis.sheet import REQUIRED, Sheet, listed, load_sheet, typed
-from harness.analysis.study import COSTS, Cell, Study, frame_of
+from harness.analysis.study import COSTS, DELTA, Cell, Study, frame_of
 from harness.errors import Mistakes, nearest
 
-DELTA = 0.01
 UNNAMED = "—"
 """The backbone of a table that names none."""
 

@@ -110,7 +110,7 @@ def _unknown_examples(runs: Mapping[str, Outcome]) -> list[str]:
 def _against_constant(best: float | None, arena: Arena, study: Study) -> dict[str, Any]:
     """The constant predictor's score, the margin that the task asks for, and whether the leader's mean beats
     the one by the other (None where no margin is asked for)."""
-    constant = number((arena.task.get("constant") or {}).get(study.split, {}).get(arena.primary))
+    constant = arena.constant(study.split)
     margin = number(arena.task.get("margin"))
     met = None
     if margin is not None and constant is not None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.analysis.study import Study
+from harness.analysis.study import Study, delta_of
 from harness.report.blocks import Block, Paragraph, Table
 from harness.report.section import Section
 
@@ -47,7 +47,7 @@ def _tasks(study: Study) -> Table:
             f"{task['primary']} ({'less' if task['direction'] == 'min' else 'more'} is better)",
             ", ".join(map(str, task.get("metrics") or [])),
             ", ".join(f"{split} {size}" for split, size in task["splits"].items()) or "—",
-            f"{float(task.get('delta', 0.01)):g}",
+            f"{delta_of(task):g}",
         )
         for task in study.plan["tasks"]
     )
