@@ -1,0 +1,51 @@
+"""The verb `plan`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from harness.errors import InputError
+from harness.verbs.common import out, sweep_file, terminal
+
+HELP = "show what a sweep would run, and check everything it names"
+
+
+def options(found: argparse.ArgumentParser) -> None:
+    sweep_file(found)
+    found.add_argument("--json", action="store_true")
+
+
+def run(chosen: argparse.Namespace) -> int:
+    from harness import spec
+
+    sweep = spec.load(chosen.spec, chosen.assignments)  # told before torch is imported, which takes seconds
+    from harness.importing import unwatched
+
+    with unwatched():
+        from harness.plan import as_dict, make_plan
+        from harness.prepare import prepare
+
+    try:
+        made = make_plan(sweep, prepare(sweep))
+    except InputError as error:
+        raise sweep.document.located(error) from error
+    if chosen.json:
+        out(as_dict(made))
+        return 0
+    from harness import console
+
+    console.show_plan(terminal(), made, *speed(made, None))
+    return 0
+
+
+def speed(made: Any, address: str | None, local: bool = False) -> tuple[float | None, float]:
+    """FLOP/s of one trial here (None if trials run elsewhere) and the number of trials at a time."""
+    from harness.training.rate import training_rate
+
+    resources = made.sweep.resources
+    if address is not None or resources.gpus > 0:
+        return None, 1.0
+    at_once = 1 if local else resources.at_once(os.cpu_count() or 1)
+    return training_rate(max(1, int(resources.cpus))), at_once
