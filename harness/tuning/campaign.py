@@ -23,6 +23,7 @@ from harness.records.record import FINAL, Brief, Record, brief, read_record, wri
 from harness.search.base import Asker, Listed
 from harness.tuning.bundles import bundle_key, size, steps
 from harness.tuning.cells import CellState, Summary, Tried, described, outcome
+from harness.tuning.losses import outgrown
 from harness.tuning.racing import Race
 
 
@@ -269,6 +270,8 @@ class Campaign:
         that a scheduler stopped when the sweep no longer has a scheduler, or several cells share it now."""
         shared = record["trial_id"] in self.plan.merged
         if record["status"] == "stopped" and (shared or self.plan.sweep.scheduler is None):
+            return False
+        if outgrown(record, self.plan.sweep.resources):
             return False
         return record["status"] in FINAL
 

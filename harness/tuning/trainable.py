@@ -8,9 +8,11 @@ from typing import Any
 
 from ray import tune
 
-from harness.records.record import FINAL, Record, read_record
+from harness.records.record import Record
+from harness.training.pulse import Halted
 from harness.training.run import run_bundle
-from harness.training.workspace import Workspace
+from harness.training.workspace import Terms, Workspace
+from harness.tuning.pulse import Voice
 
 
 class TrialRunner(tune.Trainable):
@@ -22,26 +24,25 @@ class TrialRunner(tune.Trainable):
 
     _run: Generator[list[Record], None, list[Record]]
 
-    def setup(self, config: dict[str, Any], workspace: Workspace | None = None) -> None:
+    def setup(self, config: dict[str, Any], workspace: Workspace | None = None, run: str = "") -> None:
         assert workspace is not None
         self._workspace = workspace
+        self._voice = Voice(run, config["bundle"])
+        self._voice.start()
         self._start(config)
 
     def _start(self, config: dict[str, Any]) -> None:
-        # Tune starts a bundle again when its worker was lost, even if records had been written by then.
-        self._run = run_bundle(
-            [trial for trial in json.loads(config["trials"]) if not self._ended(trial)], self._workspace
-        )
-
-    def _ended(self, trial: dict[str, Any]) -> bool:
-        record = read_record(self._workspace.paths.trial(trial["trial_id"]))
-        return record is not None and record["status"] in FINAL
+        self._voice.bundle = config["bundle"]
+        terms = Terms(**json.loads(config["terms"]))
+        self._run = run_bundle(json.loads(config["trials"]), self._workspace, terms)
 
     def step(self) -> dict[str, Any]:
         try:
             return {"done": False, "drafts": json.dumps(next(self._run))}
         except StopIteration:
             return {"done": True}
+        except Halted:
+            return {"done": True, "halted": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._run.close()
