@@ -6,27 +6,17 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import word_task
+from conftest import records, start, wait_for, word_task
 
 from harness.cli import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-def records(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every record; one that is being replaced at this moment counts as not there."""
-    found = {}
-    for path in (folder / "trials").glob("[!.]*.json"):
-        found[path.stem] = json.loads(path.read_text())
-    return found
 
 
 def outcome(record: dict[str, Any]) -> Any:
@@ -108,23 +98,6 @@ def test_a_sweep_on_ray(sweep: Any, words_csv: Path, tmp_path: Path, capfd: Any)
     assert len(both) >= 12
     for trial in both:
         assert outcome(found[trial]) == outcome(alone[trial]), found[trial]["strategy"]
-
-
-def start(path: Path, results: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "harness", "run", str(path), "--results", str(results)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
-
-
-def wait_for(process: subprocess.Popen[str], folder: Path, count: int, seconds: float = 100) -> None:
-    """Until so many trials have ended, or the process has."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        if len(list((folder / "trials").glob("[!.]*.json"))) >= count:
-            return
-        time.sleep(0.02)
-    assert process.poll() is not None, "no progress"
 
 
 @pytest.fixture

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
+import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from harness.regularizers.base import Penalty, Regularizer, Weight
 
 
 class Fault(Regularizer):
-    """Breaks at step `at`: `raise`, `nan`, `blow up` (the weights), `oom`, or `kill` (the worker, once per
-    `marker` file). Sleeps `seconds` at every step. Appends a line to the file `log` at the first step,
-    so that runs can be counted, and to the file `process` the job for which Ray started this process.
+    """Breaks at step `at`: `raise`, `nan`, `blow up` (the weights), `oom`, and once per `marker` file `kill`
+    (the worker) or `stop` it (SIGSTOP: it hangs). `hungry` fails to allocate whenever the model gets more
+    than `most` examples at a time, `poor` wherever Ray has reserved less than `most` CPUs. `seconds` are
+    slept at every step. Appends a line to the file `log` at the first step, so that runs can be counted,
+    and to the file `process` the job for which Ray started this process.
     """
 
     name: ClassVar[str] = "fault"
@@ -26,6 +30,7 @@ class Fault(Regularizer):
     what: str = "none"
     at: int = 1
     seconds: float = 0.0
+    most: int = 0
     marker: str = ""
     log: str = ""
     process: str = ""
@@ -37,10 +42,14 @@ class Fault(Regularizer):
 class _Penalty(Penalty):
     def __init__(self, fault: Fault, weights: Sequence[Weight]) -> None:
         self.fault, self.weights, self.step = fault, weights, 0
+        if fault.what == "hungry":
+            register_module_forward_pre_hook(self.look)
+
+    def look(self, module: Any, inputs: Any) -> None:
+        if isinstance(module, torch.nn.Embedding) and module.training and len(inputs[0]) > self.fault.most:
+            torch.empty(1 << 50)  # the allocator's own error
 
     def value(self) -> Any:
-        import torch
-
         fault = self.fault
         self.step += 1
         if self.step == 1 and fault.log:
@@ -62,10 +71,15 @@ class _Penalty(Penalty):
                 for weight in self.weights:
                     weight.value.fill_(float("nan"))
         if fault.what == "oom":
-            return torch.empty(1 << 50)  # the allocator's own error
-        if fault.what == "kill" and not Path(fault.marker).exists():
-            Path(fault.marker).write_text("killed")
-            os.kill(os.getpid(), signal.SIGKILL)
+            torch.empty(1 << 50)
+        if fault.what == "poor":
+            import ray
+
+            if ray.get_runtime_context().get_assigned_resources()["CPU"] < fault.most:
+                torch.empty(1 << 50)
+        if fault.what in ("kill", "stop") and not Path(fault.marker).exists():
+            Path(fault.marker).write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL if fault.what == "kill" else signal.SIGSTOP)
         return zero * 1.0
 
     def shrink(self, rates: Mapping[Any, float]) -> None:
