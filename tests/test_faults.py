@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import records, start
+from conftest import records, start, word_task
 
 from harness.cli import main
 
@@ -126,3 +127,67 @@ def test_workers_that_never_come_up_end_the_sweep(sweep: Any, tmp_path: Path, mo
     assert process.returncode == 1, said
     assert "4 workers were lost before they trained anything" in said and "Traceback" not in said
     assert not records(tmp_path / "results" / "small")
+
+
+def test_a_plug_in_that_breaks_in_training_costs_its_own_trials(
+    sweep: Any, words_csv: Path, tmp_path: Path, capfd: Any
+) -> None:
+    """Whatever hook it is in: a reason that a reader can follow, and the others are trained."""
+    decoupled = {"regularizer": {"name": "fault", "what": "shrink", "mode": "decoupled"}}
+    path = sweep(
+        tasks=[word_task(words_csv), word_task(words_csv, "brittle", metrics=["brittle", "accuracy"])],
+        optimizer={"learning_rate": 1e-2},
+        strategies={
+            "sound": {"freeze": "all"},
+            "bind": fault("bind"),
+            "value": fault("raise", at=3),
+            "shrink": decoupled,
+            "build": {"optimizer": {"name": "brittle-optimizer", "hook": "build", "learning_rate": 0.01}},
+            "step": {"optimizer": {"name": "brittle-optimizer", "hook": "step", "learning_rate": 0.01}},
+        },
+        baseline="sound",
+        seeds={"tune": 1, "confirm": 0},
+    )
+    assert main(["run", str(path), "--results", str(tmp_path / "results"), "--local"]) == 3
+    assert "Traceback" not in "".join(capfd.readouterr())
+    found = {(r["task"], r["strategy"]): r for r in records(tmp_path / "results" / "small").values()}
+    assert len(found) == 12
+    for (task, strategy), record in found.items():
+        if strategy == "sound" and task == "words":
+            assert record["status"] == "finished"
+            continue
+        assert record["status"] == "failed"
+        says = {"value": "on purpose", "sound": "cannot score example"}.get(strategy, f"broken in {strategy}")
+        file = {"sound": "brittle.py", "build": "brittle.py", "step": "brittle.py"}.get(strategy, "fault.py")
+        assert says in record["reason"] and f"({file}:" in record["reason"]
+
+
+@pytest.mark.parametrize("hook", ["reason_against", "canonical", "stages"])
+def test_a_plug_in_that_breaks_in_planning_is_named(
+    sweep: Any, tmp_path: Path, capfd: Any, hook: str
+) -> None:
+    path = sweep(strategies={"broken": {"brittle-part": hook}}, baseline=None)
+    assert main(["run", str(path), "--results", str(tmp_path / "results"), "--local"]) == 1
+    said = capfd.readouterr()
+    assert f"a plug-in failed: LookupError: broken in {hook} (" in said.err and "brittle.py:" in said.err
+    assert "Traceback" not in said.err and not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(("hook", "trials"), [("ask", 1), ("tell", 1), ("none", 1)])
+def test_a_search_that_breaks_costs_its_cells_what_it_had_not_asked_for(
+    sweep: Any, tmp_path: Path, capfd: Any, hook: str, trials: int
+) -> None:
+    path = sweep(
+        search={"algorithm": "brittle-search", "hook": hook},
+        strategies={"head": {"freeze": "all"}, "top": {"freeze": 2}},
+        baseline=None,
+        seeds={"tune": 1, "confirm": 1},
+    )
+    broken = hook != "none"
+    assert main(["run", str(path), "--results", str(tmp_path / "results"), "--local"]) == (3 if broken else 0)
+    said = capfd.readouterr().err
+    assert ("the search of top on words failed" in said) is broken and "Traceback" not in said
+    folder = tmp_path / "results" / "small"
+    assert len(records(folder)) == 2 * (trials + 1)  # what was asked for, and the winner confirmed
+    warnings = json.loads((folder / "verdicts.json").read_text())["tasks"]["words"]["warnings"]
+    assert any(f"broken in {hook}" in text for text in warnings) is broken

@@ -22,7 +22,7 @@ from harness.records.paths import ResultPaths, write_json
 from harness.records.record import FINAL, Brief, Record, brief, read_record, write_record
 from harness.search.base import Asker, Listed
 from harness.tuning.bundles import bundle_key, size, steps
-from harness.tuning.cells import CellState, Summary, Tried, described, outcome
+from harness.tuning.cells import CellState, Summary, Tried, described
 from harness.tuning.losses import outgrown
 from harness.tuning.racing import Race
 
@@ -226,7 +226,7 @@ class Campaign:
     def _refill(self, state: CellState) -> bool:
         """Put a cell's next trials into its queue; False if it has none to give now."""
         if not state.exhausted:
-            values = state.asker.ask()
+            values = state.ask()
             if values is None:
                 state.exhausted = True
                 self._save(state)
@@ -356,8 +356,7 @@ class Campaign:
             if tried.ended[seed].status == "stopped":
                 self._drop_rest(state, tried)
             if tried is not state.confirm and tried.complete:
-                state.unfinished -= 1
-                state.asker.tell(tried.values, outcome(tried))
+                state.tell(tried)
             if state.phase == "done":
                 self._save(state)
 

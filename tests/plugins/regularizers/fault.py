@@ -17,11 +17,11 @@ from harness.regularizers.base import Penalty, Regularizer, Weight
 
 
 class Fault(Regularizer):
-    """Breaks at step `at`: `raise`, `nan`, `blow up` (the weights), `oom`, and once per `marker` file `kill`
-    (the worker) or `stop` it (SIGSTOP: it hangs). `hungry` fails to allocate whenever the model gets more
-    than `most` examples at a time, `poor` wherever Ray has reserved less than `most` CPUs. `seconds` are
-    slept at every step. Appends a line to the file `log` at the first step, so that runs can be counted,
-    and to the file `process` the job for which Ray started this process.
+    """Breaks in `bind`, in `shrink`, or at step `at`: `raise`, `nan`, `blow up` (the weights), `oom`, and
+    once per `marker` file `kill` (the worker) or `stop` it (SIGSTOP: it hangs). `hungry` fails to allocate
+    whenever the model gets more than `most` examples at a time, `poor` wherever Ray has reserved less than
+    `most` CPUs. `seconds` are slept at every step. Appends a line to the file `log` at the first step, so
+    that runs can be counted, and to the file `process` the job for which Ray started this process.
     """
 
     name: ClassVar[str] = "fault"
@@ -36,6 +36,8 @@ class Fault(Regularizer):
     process: str = ""
 
     def bind(self, weights: Sequence[Weight]) -> Any:
+        if self.what == "bind":
+            raise LookupError("broken in bind")
         return _Penalty(self, weights)
 
 
@@ -83,4 +85,5 @@ class _Penalty(Penalty):
         return zero * 1.0
 
     def shrink(self, rates: Mapping[Any, float]) -> None:
-        pass
+        if self.fault.what == "shrink":
+            raise LookupError("broken in shrink")
