@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 from ray import tune
 
+from harness.cache import cache_folder
 from harness.records.record import FINAL, Record, read_record
 from harness.training.run import run_bundle
 from harness.training.workspace import Workspace
@@ -24,7 +26,8 @@ class TrialRunner(tune.Trainable):
 
     def setup(self, config: dict[str, Any], workspace: Workspace | None = None) -> None:
         assert workspace is not None
-        self._workspace = workspace
+        # the nodes of a cluster have caches of their own
+        self._workspace = replace(workspace, cache=str(cache_folder()))
         self._start(config)
 
     def _start(self, config: dict[str, Any]) -> None:

@@ -17,7 +17,8 @@ from harness.regularizers.base import Penalty, Regularizer, Weight
 class Fault(Regularizer):
     """Breaks at step `at`: `raise`, `nan`, `blow up` (the weights), `oom`, or `kill` (the worker, once per
     `marker` file). Sleeps `seconds` at every step. Appends a line to the file `log` at the first step,
-    so that runs can be counted, and to the file `process` the job for which Ray started this process.
+    so that runs can be counted, and to the file `process` the job for which Ray started this process. Where
+    `meet` names a folder, the first step waits until two processes have come to one there.
     """
 
     name: ClassVar[str] = "fault"
@@ -29,6 +30,7 @@ class Fault(Regularizer):
     marker: str = ""
     log: str = ""
     process: str = ""
+    meet: str = ""
 
     def bind(self, weights: Sequence[Weight]) -> Any:
         return _Penalty(self, weights)
@@ -49,6 +51,8 @@ class _Penalty(Penalty):
         if self.step == 1 and fault.process:
             with Path(fault.process).open("a") as file:
                 file.write(f"{psutil.Process().environ()['RAY_JOB_ID']}\n")
+        if self.step == 1 and fault.meet:
+            _meet(Path(fault.meet))
         time.sleep(fault.seconds)
         zero = torch.zeros((), requires_grad=True)
         if self.step != fault.at:
@@ -70,3 +74,13 @@ class _Penalty(Penalty):
 
     def shrink(self, rates: Mapping[Any, float]) -> None:
         pass
+
+
+def _meet(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / str(os.getpid())).touch()
+    deadline = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2:
+        if time.monotonic() > deadline:
+            raise RuntimeError("nobody else came")
+        time.sleep(0.05)
