@@ -235,3 +235,7 @@ def wait_for(process: subprocess.Popen[str], folder: Path, count: int, seconds: 
             return
         time.sleep(0.02)
     assert process.poll() is not None, "no progress"
+
+
+def outcome(record: dict[str, Any]) -> Any:
+    return {key: record[key] for key in ("status", "metrics", "curve", "drift", "seed", "hyperparameters")}

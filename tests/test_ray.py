@@ -12,15 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import records, start, wait_for, word_task
+from conftest import outcome, records, start, wait_for, word_task
 
 from harness.cli import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-def outcome(record: dict[str, Any]) -> Any:
-    return {key: record[key] for key in ("status", "metrics", "curve", "drift", "seed", "hyperparameters")}
 
 
 def test_a_sweep_on_ray(sweep: Any, words_csv: Path, tmp_path: Path, capfd: Any) -> None:

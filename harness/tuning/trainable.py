@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 from ray import tune
 
+from harness.cache import cache_folder
 from harness.records.record import Record
 from harness.training.pulse import Halted
 from harness.training.run import run_bundle
@@ -26,7 +28,8 @@ class TrialRunner(tune.Trainable):
 
     def setup(self, config: dict[str, Any], workspace: Workspace | None = None, run: str = "") -> None:
         assert workspace is not None
-        self._workspace = workspace
+        # the nodes of a cluster have caches of their own
+        self._workspace = replace(workspace, cache=str(cache_folder()))
         self._voice = Voice(run, config["bundle"])
         self._voice.start()
         self._start(config)

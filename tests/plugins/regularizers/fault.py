@@ -21,7 +21,8 @@ class Fault(Regularizer):
     once per `marker` file `kill` (the worker) or `stop` it (SIGSTOP: it hangs). `hungry` fails to allocate
     whenever the model gets more than `most` examples at a time, `poor` wherever Ray has reserved less than
     `most` CPUs. `seconds` are slept at every step. Appends a line to the file `log` at the first step, so
-    that runs can be counted, and to the file `process` the job for which Ray started this process.
+    that runs can be counted, and to the file `process` the job for which Ray started this process. Where
+    `meet` names a folder, the first step waits until two processes have come to one there.
     """
 
     name: ClassVar[str] = "fault"
@@ -34,6 +35,7 @@ class Fault(Regularizer):
     marker: str = ""
     log: str = ""
     process: str = ""
+    meet: str = ""
 
     def bind(self, weights: Sequence[Weight]) -> Any:
         if self.what == "bind":
@@ -60,6 +62,8 @@ class _Penalty(Penalty):
         if self.step == 1 and fault.process:
             with Path(fault.process).open("a") as file:
                 file.write(f"{psutil.Process().environ()['RAY_JOB_ID']}\n")
+        if self.step == 1 and fault.meet:
+            _meet(Path(fault.meet))
         time.sleep(fault.seconds)
         zero = torch.zeros((), requires_grad=True)
         if self.step != fault.at:
@@ -87,3 +91,13 @@ class _Penalty(Penalty):
     def shrink(self, rates: Mapping[Any, float]) -> None:
         if self.fault.what == "shrink":
             raise LookupError("broken in shrink")
+
+
+def _meet(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / str(os.getpid())).touch()
+    deadline = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2:
+        if time.monotonic() > deadline:
+            raise RuntimeError("nobody else came")
+        time.sleep(0.05)
