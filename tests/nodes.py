@@ -36,6 +36,7 @@ class Nodes:
 
         self.folder = folder
         self.all: list[Node] = []
+        self._count = 0
         self._cluster = Cluster(shutdown_at_exit=True)
 
     @property
@@ -44,7 +45,8 @@ class Nodes:
 
     def add(self, cpus: float = 1, **options: Any) -> Node:
         """Start one more node; `options` are those of `ray._private.parameter.RayParams`."""
-        folder = self.folder / str(len(self.all))
+        self._count += 1
+        folder = self.folder / str(self._count)
         node = Node(None, folder)
         node.cache.mkdir(parents=True)
         node.ray = self._cluster.add_node(

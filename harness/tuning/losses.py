@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
-from typing import Any
 
 from harness.errors import HarnessError
 from harness.plan import Trial
@@ -37,16 +36,27 @@ class Cause(Enum):
     DEATH = "it died"
 
 
-def cause(error: Any, hung: bool) -> Cause:
-    """From what Ray says."""
+# What Ray says of each, for which it has no other sign. A worker that cannot be reached any more is one whose
+# node Ray does not know to be lost yet.
+_SAID = {
+    Cause.MEMORY: ("OutOfMemoryError", "low on memory"),
+    Cause.NODE: (
+        "node has died",
+        "node died",
+        "node was terminated",
+        "node is dead",
+        "unavailable",
+        "preempt",
+    ),
+}
+
+
+def cause(reason: str, hung: bool) -> Cause:
+    """From what Ray says of an actor's end."""
     if hung:
         return Cause.HANG
-    said = f"{type(error).__name__} {error!r} {error}"
-    if "OutOfMemoryError" in said:
-        return Cause.MEMORY
-    node = ("node has died", "node died", "NodeDiedError", "node was terminated")
-    gone = getattr(error, "preempted", False) or any(words in said for words in node)
-    return Cause.NODE if gone else Cause.DEATH
+    found = (why for why, words in _SAID.items() if any(said in reason for said in words))
+    return next(found, Cause.DEATH)
 
 
 class Losses:

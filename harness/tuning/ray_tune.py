@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -206,13 +207,21 @@ class Driver(Unsaved, tune.Callback):
         self._ear.forget(trial.trial_id)
         if trial.trial_id not in self._searcher.bundles:
             return
-        error = trial.get_error()
-        why = cause(error, trial.trial_id in self._hung)
+        reason = _reason(trial)
+        why = cause(reason, trial.trial_id in self._hung)
         try:
-            self._searcher.lost(trial.trial_id, why, " ".join(str(error).split())[:500])
+            self._searcher.lost(trial.trial_id, why, reason)
         except HarnessError as wrong:
             self.error = wrong
             raise
+
+
+def _reason(trial: Any) -> str:
+    """What Ray says of the end of a trial's worker, in a line; it keeps that in a file alone."""
+    try:
+        return " ".join(Path(trial.error_file).read_text(encoding="utf-8", errors="replace").split())[:1000]
+    except (OSError, TypeError):
+        return "Ray gives no reason"
 
 
 def check_resources(resources: Resources) -> None:

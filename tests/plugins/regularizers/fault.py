@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
+import ray
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -21,7 +22,8 @@ class Fault(Regularizer):
     once per `marker` file `kill` (the worker) or `stop` it (SIGSTOP: it hangs). `hungry` fails to allocate
     whenever the model gets more than `most` examples at a time, `poor` wherever Ray has reserved less than
     `most` CPUs. `seconds` are slept at every step. Appends a line to the file `log` at the first step, so
-    that runs can be counted, and to the file `process` the job for which Ray started this process. Where
+    that runs can be counted, and to the file `process` the job for which Ray started this process and its
+    node. Where
     `meet` names a folder, the first step waits until two processes have come to one there.
     """
 
@@ -59,9 +61,10 @@ class _Penalty(Penalty):
         if self.step == 1 and fault.log:
             with Path(fault.log).open("a") as file:
                 file.write(f"{fault.what}\n")
-        if self.step == 1 and fault.process:
+        if self.step == 1 and fault.process and ray.is_initialized():
             with Path(fault.process).open("a") as file:
-                file.write(f"{psutil.Process().environ()['RAY_JOB_ID']}\n")
+                found = psutil.Process().environ()
+                file.write(f"{found['RAY_JOB_ID']} {ray.get_runtime_context().get_node_id()}\n")
         if self.step == 1 and fault.meet:
             _meet(Path(fault.meet))
         time.sleep(fault.seconds)
@@ -79,8 +82,6 @@ class _Penalty(Penalty):
         if fault.what == "oom":
             torch.empty(1 << 50)
         if fault.what == "poor":
-            import ray
-
             if ray.get_runtime_context().get_assigned_resources()["CPU"] < fault.most:
                 torch.empty(1 << 50)
         if fault.what in ("kill", "stop") and not Path(fault.marker).exists():
