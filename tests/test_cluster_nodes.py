@@ -49,7 +49,7 @@ def test_a_node_that_is_lost_and_one_that_joins(sweep: Any, tmp_path: Path) -> N
     path = sweep(
         optimizer={"learning_rate": {"grid": [1e-3, 3e-3, 1e-2]}},
         strategies={"full": slow, "top": {"freeze": 2, **slow}},
-        seeds={"tune": 1, "confirm": 3},
+        seeds={"tune": 1, "confirm": 6},
         resources={"cpus": 1, "share": False, "checkpoint_seconds": 0, "retries": 0},
     )
     folder = tmp_path / "cluster" / "small"
@@ -66,13 +66,13 @@ def test_a_node_that_is_lost_and_one_that_joins(sweep: Any, tmp_path: Path) -> N
         cluster.kill(cluster.all[1])
         wait_for(process, folder, len(records(folder)) + 1)
         cluster.add(1)
-        process.communicate(timeout=200)
+        process.communicate(timeout=280)
         assert process.returncode == 0, [r["reason"] for r in records(folder).values() if r["reason"]]
         assert len(seen() - first) == 1, "the node that joined was not used"
     apart = records(folder)
     assert any(record["attempts"] == 2 for record in apart.values())
     assert main(["run", str(path), "--results", str(tmp_path / "local"), "--local"]) == 0
     alone = records(tmp_path / "local" / "small")
-    assert apart.keys() == alone.keys() and len(apart) == 2 * (3 + 3)
+    assert apart.keys() == alone.keys() and len(apart) == 2 * (3 + 6)
     for trial, record in apart.items():
         assert outcome(record) == outcome(alone[trial]), record["strategy"]
