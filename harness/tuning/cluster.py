@@ -69,15 +69,21 @@ class Cluster:
         if self._gate is not None:
             self._gate.open(workers)
 
-    def ready(self) -> None:
+    def ready(self, results: str) -> None:
         """Wait until Ray runs.
 
-        Raises: InputError for resources that no node has; what Ray raises if it does not start.
+        Args:
+            results: the folder or URI that trials write to.
+
+        Raises: InputError for resources that no node has, and for nodes of a running cluster that do not see
+            the results; what Ray raises if it does not start.
         """
-        from harness.tuning import ray_tune
+        from harness.tuning import nodes, ray_tune
 
         self._started.result()
         ray_tune.check_resources(self._resources)
+        if not self.local:
+            nodes.check_results(results)
 
     def stop(self) -> None:
         """Nothing will run any more. Here and not behind the scenes: what still holds a reference to one of

@@ -18,8 +18,10 @@ from harness.document import dump
 from harness.errors import Mistakes, bad
 from harness.plan import Plan, as_dict
 from harness.prepare import Prepared, prepare
+from harness.records import remote
 from harness.records.lock import hold
 from harness.records.paths import ResultPaths, write_json, write_text
+from harness.records.pull import PREDICTIONS, STUDIES, pull
 from harness.records.tensorboard import task_folder, write_experiment
 from harness.spec import Resources, Sweep, resolved
 from harness.training import prefix
@@ -51,10 +53,12 @@ def check_folder(sweep: Sweep, paths: ResultPaths) -> None:
     A sweep may grow (more seeds, values, strategies, tasks); it is another one if it has another name, or no
     task or no backbone in common.
     """
-    if not paths.sweep.exists():
-        if paths.root.is_dir() and any(not path.name.startswith(".lock") for path in paths.root.iterdir()):
+    if not remote.latest(paths.sweep).exists():
+        if any(not name.startswith((".lock", ".check.")) for name in remote.names(paths.root)):
             raise bad(
-                str(paths.root), "holds files that are no sweep's results", "name another --results folder"
+                remote.shown(paths.root),
+                "holds files that are no sweep's results",
+                "name another --results folder",
             )
         return
     try:
@@ -71,7 +75,7 @@ def check_folder(sweep: Sweep, paths: ResultPaths) -> None:
     )
     if not same:
         raise bad(
-            str(paths.root),
+            remote.shown(paths.root),
             f"holds a different sweep ('{name}' over {', '.join(sorted(tasks))})",
             "rename this sweep, or name another --results folder",
         )
@@ -87,6 +91,7 @@ def preflight(sweep: Sweep, paths: ResultPaths, here: bool) -> Prepared:
     """
     mistakes = Mistakes()
     with mistakes.collecting():
+        remote.check(paths.root)
         check_folder(sweep, paths)
     with mistakes.collecting():
         if here:
@@ -114,10 +119,11 @@ def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch
     """Run what the plan owes, on a cluster or in this process. The campaign that comes back is not `done` if
     it was interrupted.
 
-    Raises: InputError for resources that no node of a cluster has; ResultsLockedError if another run holds
-        the folder.
+    Raises: InputError for resources that no node of a cluster has, and for nodes that do not see the results;
+        ResultsLockedError if another run holds them; StorageError if what they are on stays away.
     """
-    with hold(paths):
+    with hold(paths), remote.telling(paths.root):
+        pull(paths, STUDIES)
         write_text(paths.sweep, dump(resolved(plan.sweep)))
         write_json(paths.plan, as_dict(plan))
         workspace = workspace_of(plan, paths.root)
@@ -132,14 +138,16 @@ def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch
         _describe_curves(plan, paths)
         here = cluster is not None and cluster.local and workspace.gpus == 0
         with _building(workspace) if here else contextlib.nullcontext():
-            return _execute(plan, paths, workspace, cluster, watch)
+            campaign = _execute(plan, paths, workspace, cluster, watch)
+        pull(paths, PREDICTIONS, records=False)  # of trials that ran elsewhere
+        return campaign
 
 
 def _execute(
     plan: Plan, paths: ResultPaths, workspace: Workspace, cluster: Cluster | None, watch: Watch
 ) -> Campaign:
     if cluster is not None:
-        cluster.ready()
+        cluster.ready(workspace.results)
     from harness.tuning import halving, local  # these import ray
 
     halvings = halving.Halving(plan.sweep.scheduler)

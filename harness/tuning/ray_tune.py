@@ -16,7 +16,9 @@ from ray.tune.search import Searcher
 
 from harness.errors import bad
 from harness.plan import Trial
+from harness.records.paths import remove_file
 from harness.records.record import Record, Status, read_record, write_record
+from harness.records.remote import latest
 from harness.spec import Resources
 from harness.training.checkpoint import Progress
 from harness.training.run import draft
@@ -50,7 +52,8 @@ class PlanSearcher(Unsaved, Searcher):
         if not bundle:
             return Searcher.FINISHED if self._campaign.done else None
         for trial in bundle:  # of an earlier, failed run
-            self._campaign.paths.trial(trial.trial_id).unlink(missing_ok=True)
+            if (record := self._campaign.paths.trial(trial.trial_id)).exists():
+                remove_file(record)
         self.bundles[trial_id] = bundle
         # One string: Tune would look for its own search spaces inside nested settings.
         return {"trials": json.dumps([trial.as_dict() for trial in bundle])}
@@ -62,7 +65,7 @@ class PlanSearcher(Unsaved, Searcher):
             return  # `Bookkeeper.on_trial_error` knows the reason
         bundle = self.bundles.pop(trial_id)
         for trial in bundle:
-            record = read_record(self._campaign.paths.trial(trial.trial_id))
+            record = read_record(latest(self._campaign.paths.trial(trial.trial_id)))
             if record is None and len(bundle) == 1 and result is not None and "drafts" in result:
                 (draft,) = json.loads(result["drafts"])
                 self._campaign.stop(trial, draft)
@@ -116,7 +119,7 @@ class Bookkeeper(Unsaved, tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         for ours in self._searcher.bundles.pop(trial.trial_id, []):
-            record = read_record(self._campaign.paths.trial(ours.trial_id))
+            record = read_record(latest(self._campaign.paths.trial(ours.trial_id)))
             if record is None:
                 error = trial.get_error()
                 reason = f"the worker was lost: {' '.join(str(error).split())[:500]}"

@@ -9,6 +9,7 @@ from typing import Any
 from ray import tune
 
 from harness.records.record import FINAL, Record, read_record
+from harness.records.remote import latest
 from harness.training.run import run_bundle
 from harness.training.workspace import Workspace
 
@@ -34,7 +35,7 @@ class TrialRunner(tune.Trainable):
         )
 
     def _ended(self, trial: dict[str, Any]) -> bool:
-        record = read_record(self._workspace.paths.trial(trial["trial_id"]))
+        record = read_record(latest(self._workspace.paths.trial(trial["trial_id"])))
         return record is not None and record["status"] in FINAL
 
     def step(self) -> dict[str, Any]:
