@@ -50,8 +50,12 @@ class ResultPaths:
     def predictions(self, trial_id: str) -> Path:
         return self.root / "predictions" / f"{trial_id}.parquet"
 
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
     def checkpoint(self, trial_id: str) -> Path:
-        return self.root / "checkpoints" / f"{trial_id}.pt"
+        return self.checkpoints / f"{trial_id}.pt"
 
     def source(self, trial_id: str) -> Path:
         """The folder of a backbone that a source trial has trained, as transformers saves models."""

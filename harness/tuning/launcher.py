@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import torch
 import yaml
@@ -20,7 +21,7 @@ from harness.plan import Plan, as_dict
 from harness.prepare import Prepared, prepare
 from harness.records import remote
 from harness.records.lock import hold
-from harness.records.paths import ResultPaths, write_json, write_text
+from harness.records.paths import ResultPaths, remove_file, write_json, write_text
 from harness.records.pull import PREDICTIONS, STUDIES, pull
 from harness.records.tensorboard import task_folder, write_experiment
 from harness.spec import Resources, Sweep, resolved
@@ -124,6 +125,7 @@ def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch
     """
     with hold(paths), remote.telling(paths.root):
         pull(paths, STUDIES)
+        _tidy(paths)
         write_text(paths.sweep, dump(resolved(plan.sweep)))
         write_json(paths.plan, as_dict(plan))
         workspace = workspace_of(plan, paths.root)
@@ -141,6 +143,13 @@ def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch
             campaign = _execute(plan, paths, workspace, cluster, watch)
         pull(paths, PREDICTIONS, records=False)  # of trials that ran elsewhere
         return campaign
+
+
+def _tidy(paths: ResultPaths) -> None:
+    """Remove checkpoints of trials that have ended: a run was killed between the two."""
+    for name in remote.names(paths.checkpoints):
+        if paths.trial(Path(name).stem).exists():
+            remove_file(paths.checkpoints / name)
 
 
 def _execute(
