@@ -13,6 +13,7 @@ from harness.plan import Plan, Trial
 from harness.prepare import ModelFacts
 from harness.records import remote
 from harness.records.paths import ResultPaths, opened
+from harness.records.stores import is_uri
 from harness.registry import build, plugins
 from harness.strategies.base import untouched
 from harness.tasks.base import Facts, Task
@@ -48,6 +49,10 @@ class Workspace:
     @property
     def paths(self) -> ResultPaths:
         return opened(remote.place_of(self.results))
+
+    def sees_results(self) -> bool:
+        """Whether the folder is the driver's, which has written the plan there."""
+        return is_uri(self.results) or self.paths.plan.exists()
 
     def trained(self, source: str) -> Path:
         """The folder of a backbone that a source trial has trained, perhaps on another node."""

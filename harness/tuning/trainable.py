@@ -8,6 +8,7 @@ from typing import Any
 
 from ray import tune
 
+from harness.errors import StorageError
 from harness.records.record import FINAL, Record, read_record
 from harness.records.remote import latest
 from harness.training.run import run_bundle
@@ -25,6 +26,8 @@ class TrialRunner(tune.Trainable):
 
     def setup(self, config: dict[str, Any], workspace: Workspace | None = None) -> None:
         assert workspace is not None
+        if not workspace.sees_results():  # it has joined since the nodes were looked at
+            raise StorageError(f"{workspace.results}: this node does not see the results")
         self._workspace = workspace
         self._start(config)
 
