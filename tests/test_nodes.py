@@ -43,7 +43,7 @@ def unshares() -> bool:
 def two_nodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The address of a cluster, and its second node, which has a `tmp_path / "hidden"` of its own. Its process
+    """The address of a cluster, and its second node, which has a `tmp_path / "hidden"` of its own. Process
     ids are its own, too: when its first process ends, all do."""
     from ray.cluster_utils import Cluster
 
@@ -127,8 +127,8 @@ def test_trials_run_on_nodes_that_share_nothing_but_a_uri(
 
     def elsewhere() -> set[str]:
         """Trials of the second node that have ended: their curves stayed where they were written."""
-        here = {path.parent.name.rpartition(".")[2] for path in folder.glob("*/tb/*/*/events*")}
-        return {name.removesuffix(".json") for name in there.names("trials")} - here
+        ended = {name.removesuffix(".json") for name in there.names("trials")}
+        return ended - {path.parent.name.rpartition(".")[2] for path in folder.glob("*/tb/*/*/events*")}
 
     deadline = time.monotonic() + 200
     while running.poll() is None and not elsewhere():

@@ -81,7 +81,9 @@ def _sweeps(place: Path | str, below: str) -> list[str]:
         root = place / below
         if (root / "plan.json").exists():
             return [below]
-        return sorted(f"{below}/{p.parent.name}" for p in root.glob("*/plan.json")) if root.is_dir() else []
+        return (
+            sorted(str(Path(below, p.parent.name)) for p in root.glob("*/plan.json")) if root.is_dir() else []
+        )
     from harness.records.stores import store
 
     there = store(place)
