@@ -205,7 +205,7 @@ def test_a_storage_that_stays_away_ends_the_run_which_can_be_resumed(
     slow_sweep: Path, server: Server, machine: Any, capfd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine("a")
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setenv(patience.PATIENCE_VARIABLE, "0.5")
     there = store("s3://bucket/gone/small")
 
     def end() -> None:
@@ -223,6 +223,37 @@ def test_a_storage_that_stays_away_ends_the_run_which_can_be_resumed(
     assert "s3://bucket/gone/small" in said and "cannot be reached" in said and "Traceback" not in said
     store.cache_clear()  # what has failed once is not waited for again
     assert {record["status"] for record in outcomes(store("s3://bucket/gone/small")).values()} == {"finished"}
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(
+    ("what", "code", "words"), [("gone", 1, "cannot be reached"), ("taken", 4, "taken this")]
+)
+def test_on_ray_a_run_ends_as_in_process(
+    slow_sweep: Path, server: Server, machine: Any, monkeypatch: Any, what: str, code: int, words: str
+) -> None:
+    """Ray Tune makes errors of its own of what is raised inside it, and goes on after an interrupt."""
+    machine("a")
+    monkeypatch.setenv(patience.PATIENCE_VARIABLE, "1")
+    place, there = f"s3://bucket/ray-{what}", store(f"s3://bucket/ray-{what}/small")
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, "run", str(slow_sweep), "--results", place],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    until(lambda: len(there.names("trials")) >= 2 or process.poll() is not None, 100)
+    if what == "gone":
+        server.stop()
+    else:
+        taken = {"machine": "n", "token": "t", "pid": 7, "host": "other", "since": 0.0, "every": 60}
+        there.write(".lock/9.json", json.dumps(taken).encode())
+    try:
+        said, _ = process.communicate(timeout=150)
+    finally:
+        if what == "gone":
+            server.again()
+    assert process.returncode == code, said
+    assert words in said and "Traceback" not in said
 
 
 # -- what cannot be used -----------------------------------------------------------------------------------
@@ -484,7 +515,7 @@ def test_a_folder_that_is_away_is_waited_for_and_a_full_disk_is_not(
         replace_file(tmp_path / "file", full)
     assert len(tries) == 1
 
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setenv(patience.PATIENCE_VARIABLE, "0.2")
     said = [errno.ESTALE] * 1000
     with pytest.raises(StorageError, match="cannot be reached for 0 s"):
         replace_file(tmp_path / "file", write)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
 import time
 from collections.abc import Callable
@@ -13,8 +14,10 @@ from harness.errors import StorageError
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 300.0
-"""So long a storage may be away before a run gives up, which can be resumed."""
+PATIENCE_VARIABLE = "HARNESS_PATIENCE"
+"""So many seconds a storage may be away before a run gives up, which can be resumed."""
+
+_PATIENCE_SECONDS = 300.0
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
 
@@ -44,11 +47,11 @@ def patiently(
     Args:
         what: is tried, in words that follow a colon.
         passing: whether an error is one that may pass; others are raised as they are.
-        seconds: to go on for; default: PATIENCE_SECONDS.
+        seconds: to go on for; default: those of HARNESS_PATIENCE, or 300.
 
     Raises: StorageError when the time is over.
     """
-    seconds = PATIENCE_SECONDS if seconds is None else seconds
+    seconds = _patience() if seconds is None else seconds
     until, pause, told = time.monotonic() + seconds, _FIRST_PAUSE, False
     while True:
         try:
@@ -67,6 +70,13 @@ def patiently(
                 )
         time.sleep(min(pause, max(0.05, left)))
         pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _patience() -> float:
+    try:
+        return float(os.environ[PATIENCE_VARIABLE])
+    except (KeyError, ValueError):
+        return _PATIENCE_SECONDS
 
 
 def said(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from harness.cache import CACHE_VARIABLE
+from harness.records.patience import PATIENCE_VARIABLE
 from harness.registry import PLUGINS_VARIABLE
 from harness.spec import Resources
 from harness.tuning import environment
@@ -60,7 +61,7 @@ class Cluster:
         if address is None:  # its workers inherit the environment
             self._ray.init(address="local", include_dashboard=False, **options)
         else:
-            handed_down = (PLUGINS_VARIABLE, CACHE_VARIABLE, "RAY_CHDIR_TO_TRIAL_DIR")
+            handed_down = (PLUGINS_VARIABLE, CACHE_VARIABLE, PATIENCE_VARIABLE, "RAY_CHDIR_TO_TRIAL_DIR")
             variables = {name: os.environ[name] for name in handed_down if name in os.environ}
             self._ray.init(address=address, runtime_env={"env_vars": variables}, **options)
 
