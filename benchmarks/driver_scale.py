@@ -181,7 +181,7 @@ def end(trial: dict[str, Any], workspace: Any) -> Any:
     from harness.records.record import write_record
     from harness.records.tensorboard import FINAL_VALIDATION, RunWriter, run_folder
     from harness.training.checkpoint import Checkpoints, Progress
-    from harness.training.run import draft
+    from harness.training.drafts import draft
 
     checkpoints = Checkpoints(workspace.paths.checkpoint(trial["trial_id"]), workspace.checkpoint_seconds)
     checkpoints.load()

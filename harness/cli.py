@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from harness import __version__
+from harness import __version__, registry
 from harness.errors import HarnessError, InputError
 from harness.verbs import compare, dashboard, list_, plan, replay, report, run, status, tensorboard
 from harness.verbs.common import INTERRUPTED, complain
@@ -72,6 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         complain(f"{error.filename}: {error.strerror}")
         return FAILED
+    except Exception as error:
+        fault = registry.at_fault(error)
+        if fault is None:
+            raise
+        complain(str(fault))
+        return fault.exit_code
 
 
 def entry() -> None:

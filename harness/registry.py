@@ -19,6 +19,7 @@ import json
 import os
 import pkgutil
 import sys
+import traceback
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -85,13 +86,26 @@ def _modules(kind: str) -> list[ModuleType]:
         _import(f"harness.{kind}.{name}", lambda n=name: importlib.import_module(f"harness.{kind}.{n}"))
         for name in names
     ]
-    folders = [Path(entry) for entry in os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep) if entry]
-    for folder in folders:
+    for folder in _folders():
         if not folder.is_dir():
             raise PluginError(f"{PLUGINS_VARIABLE} names '{folder}', and there is no such folder")
         for path in sorted(folder.joinpath(*kind.split(".")).glob("*.py")):
             modules.append(_import(str(path), lambda p=path: _import_file(kind, p)))
     return modules
+
+
+def _folders() -> list[Path]:
+    return [Path(entry) for entry in os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep) if entry]
+
+
+def at_fault(error: Exception) -> PluginError | None:
+    """The user's own plug-in that raised an error or called what did; None if none had a part in it."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename).resolve()
+        if any(path.is_relative_to(folder.resolve()) for folder in _folders()):
+            where = f"{frame.filename}:{frame.lineno}, in {frame.name}"
+            return PluginError(f"a plug-in failed: {type(error).__name__}: {error} ({where})")
+    return None
 
 
 def plugins(kind: str, base: type[T]) -> dict[str, type[T]]:

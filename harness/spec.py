@@ -42,8 +42,12 @@ class Resources(Plugin):
     Attributes:
         cpus, gpus: reserved per trial; fractions share a device.
         concurrent: trials at a time at most; null: as many as fit.
-        checkpoint_seconds: a trial saves its state at the first evaluation after so many seconds.
-        retries: how often a trial is started again after its worker was lost.
+        checkpoint_seconds: a trial saves its state after so many seconds.
+        retries: how often a trial is started again after its worker was lost. A worker that is lost with its
+            whole node does not count.
+        silence_seconds: a worker whose training does not come round for so long hangs; it is ended, and lost.
+        growth: so many times the resources of a trial may be reserved for it after it has run out of memory
+            with one example at a time (a share of a GPU grows to the whole).
         share: whether trials share work: what frozen rungs give is computed once and kept, and trials that
             train the head alone run together.
         store_gb: what a machine may keep of that, in GB.
@@ -57,14 +61,25 @@ class Resources(Plugin):
     concurrent: int | None = Field(default=None, ge=1)
     checkpoint_seconds: float = Field(default=60, ge=0)
     retries: int = Field(default=2, ge=0, le=100)
+    silence_seconds: float = Field(default=1800, ge=1)
+    growth: int = Field(default=1, ge=1, le=64)
     share: bool = True
     store_gb: float = Field(default=20, ge=0)
     bundle: int = Field(default=64, ge=1)
+
+    def reserved(self, times: int = 1) -> tuple[float, float]:
+        """CPUs and GPUs of a trial that gets so many times its resources."""
+        return reserved(self.cpus, self.gpus, times)
 
     def at_once(self, cores: int, devices: int = 0) -> int:
         """How many trials a machine of so many cores and GPUs holds at a time; one at least."""
         fits = [cores / self.cpus, *([devices / self.gpus] if self.gpus > 0 else [])]
         return max(1, int(min(*fits, self.concurrent or math.inf)))
+
+
+def reserved(cpus: float, gpus: float, times: int) -> tuple[float, float]:
+    """So many times the resources; what shares a GPU gets one at most."""
+    return cpus * times, min(gpus * times, max(1.0, gpus))
 
 
 class Racing(Plugin):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +209,33 @@ def read(entry: Any) -> Any:
         return found.task, splits, found.task.facts(splits, found.place)
 
     return make
+
+
+def records(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every record; one that is being replaced at this moment counts as not there."""
+    found = {}
+    for path in (folder / "trials").glob("[!.]*.json"):
+        found[path.stem] = json.loads(path.read_text())
+    return found
+
+
+def start(path: Path, results: Path, *more: str) -> subprocess.Popen[str]:
+    """`harness run` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness", "run", str(path), "--results", str(results), *more],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(process: subprocess.Popen[str], folder: Path, count: int, seconds: float = 100) -> None:
+    """Until so many trials have ended, or the process has."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        if len(list((folder / "trials").glob("[!.]*.json"))) >= count:
+            return
+        time.sleep(0.02)
+    assert process.poll() is not None, "no progress"
+
+
+def outcome(record: dict[str, Any]) -> Any:
+    return {key: record[key] for key in ("status", "metrics", "curve", "drift", "seed", "hyperparameters")}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import word_task
+from conftest import records, word_task
 
 from harness.cli import main
 
@@ -24,10 +24,6 @@ def local(tmp_path: Path) -> Any:
         return main(["run", str(path), "--results", str(tmp_path / "results"), "--local", *more])
 
     return run
-
-
-def records(folder: Path) -> dict[str, dict[str, Any]]:
-    return {path.stem: json.loads(path.read_text()) for path in (folder / "trials").glob("*.json")}
 
 
 def stamps(folder: Path) -> dict[str, int]:

@@ -200,4 +200,6 @@ def warnings(summaries: Mapping[str, CellSummary]) -> list[str]:
         found.append(f"unequal tuning budgets (trials: {listed}); a larger budget favours its strategy")
     for name, summary in summaries.items():
         found += [f"{name}: {edge}; a better value may lie beyond" for edge in summary.edges]
+        if summary.cell.problem:
+            found.append(f"{name}: its search failed and was given up: {summary.cell.problem}")
     return found

@@ -50,6 +50,7 @@ class Cell:
     winner: dict[str, Any] | None
     listed: int  # trials that the cell has asked for so far
     raced_out: dict[str, Any] | None = None  # why it is out of the race, see `racing.Out`
+    problem: str = ""  # what ended its search early
 
 
 def delta_of(task: Mapping[str, Any]) -> float:
@@ -243,7 +244,7 @@ def _cell(
     """The planned cell with its state, and what it asked for: (phase, trial, seed, hyper-parameters)."""
     path = paths.cell(str(planned["id"]))
     asked: list[tuple[str, str, int, dict[str, Any]]] = []
-    state, winner, raced_out = "planned", None, None
+    state, winner, raced_out, problem = "planned", None, None, ""
     if path.exists():
         try:
             stored = _read(path)
@@ -255,6 +256,7 @@ def _cell(
             state = str(stored["state"])
             winner = None if stored.get("winner") is None else dict(stored["winner"])
             raced_out = dict(stored["raced_out"]) if state == RACED_OUT else None
+            problem = str(stored.get("problem", ""))
         except (OSError, ValueError, KeyError, TypeError) as error:
             asked, state, winner = [], "unreadable", None
             unreadable.append(_complaint(path, error))
@@ -269,6 +271,7 @@ def _cell(
         winner=winner,
         listed=len(asked),
         raced_out=raced_out,
+        problem=problem,
     )
     return cell, asked
 

@@ -36,7 +36,8 @@ class Cost(TypedDict):
 
 
 class Brief(TypedDict):
-    """Of a record what a campaign and its views need: a tenth of it."""
+    """Of a record what a campaign and its views need: a tenth of it. `resources` are the CPUs and GPUs that
+    were reserved."""
 
     trial_id: str
     status: Status
@@ -44,6 +45,7 @@ class Brief(TypedDict):
     metrics: dict[str, dict[str, float] | None]
     curve: list[dict[str, Any]]
     cost: Cost
+    resources: dict[str, float] | None
 
 
 class Record(Brief):
@@ -71,7 +73,7 @@ class Record(Brief):
 
 
 # Records of before these were written count all the same.
-_NEEDED = Record.__required_keys__ - {"retention", "stages", "sharing"}
+_NEEDED = Record.__required_keys__ - {"retention", "stages", "sharing", "resources"}
 
 
 def finite(value: Any) -> Any:
@@ -120,6 +122,7 @@ def brief(record: Record) -> Brief:
         "metrics": record["metrics"],
         "curve": curve,
         "cost": record["cost"],
+        "resources": record.get("resources"),
     }
 
 

@@ -30,7 +30,10 @@ def write_report(paths: ResultPaths, study: Study | None = None) -> dict[str, An
     verdicts = judge(study)
     chapters: list[Chapter] = []
     for section in find_sections():
-        blocks = section.build(study, verdicts)
+        try:
+            blocks = section.build(study, verdicts)
+        except Exception as error:  # what the others say is none the worse for it
+            blocks = [Paragraph(f"This section failed: {type(error).__name__}: {error}")]
         if blocks:
             chapters.append((section.name, section.title, blocks))
     chapters = _fewer_figures(chapters)

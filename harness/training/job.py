@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -21,6 +22,7 @@ class Job:
     """Attributes:
     flops: forward FLOPs of one example per rung, then of the head.
     prefix: what frozen rungs give, where it is stored.
+    halvings: so often the examples that are computed at a time are halved; a step's are the same.
     """
 
     recipe: Recipe
@@ -33,6 +35,17 @@ class Job:
     device: torch.device
     flops: list[float]
     prefix: Prefix | None = None
+    halvings: int = 0
+
+    @property
+    def at_a_time(self) -> int:
+        """So many examples of a step are computed at a time."""
+        settings = self.recipe.training
+        return max(1, math.ceil(settings.batch_size / settings.accumulation) >> self.halvings)
+
+    @property
+    def at_a_time_evaluating(self) -> int:
+        return max(1, self.recipe.training.evaluation_batch_size >> self.halvings)
 
     def above(self, depth: int, split: Split, name: str) -> Split:
         """The split with what the first `depth` rungs gave, which have to be as they were before training;

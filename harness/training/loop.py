@@ -3,7 +3,6 @@ does by itself, its optimiser step and its point of the curve, is in member.py."
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 
 from harness.strategies.base import untouched
 from harness.tasks.base import Batch, to_device
+from harness.training import pulse
 from harness.training.data import GIVEN, Split, cut, evaluation_batches, train_batches
 from harness.training.heads import CannotBatchError, agree, pieces, together
 from harness.training.job import Job
@@ -54,6 +54,10 @@ def fit(members: Sequence[Member]) -> Generator[list[Member]]:
         for epoch in range(start.epoch, stage.epochs):
             for member in active:
                 member.shuffle(before + epoch)
+            if (
+                start.batch > 0 and active and active[0].unseen(steps)
+            ):  # it ended just before it was looked at
+                active = yield from _looked_at(active, before + epoch + start.batch / steps, clock)
             for position in range(start.batch, steps):
                 losses = gradients(active, position)
                 made = zip(active, losses, strict=True)
@@ -61,24 +65,11 @@ def fit(members: Sequence[Member]) -> Generator[list[Member]]:
                 if len(left) < len(active):
                     clock.share(active)
                 active = left
-                if not active or not active[0].due(steps):
-                    continue
-                active = surviving((member, member.look) for member in active)
+                _keep_up(active, clock)
+                if active and active[0].due(steps):
+                    active = yield from _looked_at(active, before + epoch + (position + 1) / steps, clock)
                 if not active:
-                    continue
-                found = evaluate_all([member.job for member in active], active[0].validation)
-                at = before + epoch + (position + 1) / steps
-                taken = [
-                    (m, partial(m.take, e.loss, e.metrics, at)) for m, e in zip(active, found, strict=True)
-                ]
-                clock.share(active)
-                active = surviving(taken)
-                for member in active:
-                    member.save()
-                if active:
-                    yield active
-                clock.restart()  # what the caller does meanwhile is no part of the training
-                active = [member for member in active if not member.out_of_patience]
+                    break
             start = start.next_epoch()
             for member in active:
                 member.progress.place = start
@@ -87,6 +78,48 @@ def fit(members: Sequence[Member]) -> Generator[list[Member]]:
             member.progress.place = start
     for member in members:
         member.keep()
+
+
+def _looked_at(
+    active: Sequence[Member], epoch: float, clock: Clock
+) -> Generator[list[Member], None, list[Member]]:
+    """Evaluate, and yield who has a new point; returns who trains on."""
+    active = surviving((member, member.look) for member in active)
+    if not active:
+        return []
+    try:
+        found = evaluate_all([member.job for member in active], active[0].validation)
+    except pulse.Halted:
+        _save(active, clock)
+        raise
+    taken = [(m, partial(m.take, e.loss, e.metrics, epoch)) for m, e in zip(active, found, strict=True)]
+    clock.share(active)
+    active = surviving(taken)
+    if active and active[0].checkpoints.due():
+        _save(active, clock)
+    if active:
+        yield active
+    clock.restart()  # what the caller does meanwhile is no part of the training
+    return [member for member in active if not member.out_of_patience]
+
+
+def _keep_up(active: Sequence[Member], clock: Clock) -> None:
+    """After a step: a sign of life, and a checkpoint if it is time for one.
+
+    Raises: Halted if the training is asked to end.
+    """
+    pulse.beat()
+    halting = pulse.halting()
+    if active and (halting or active[0].checkpoints.due()):  # all are due at about the same time
+        _save(active, clock)
+    if halting:
+        raise pulse.Halted
+
+
+def _save(active: Sequence[Member], clock: Clock) -> None:
+    clock.share(active)
+    for member in active:
+        member.save()
 
 
 class Gradients:
@@ -112,7 +145,7 @@ class Gradients:
         loss = torch.zeros((), device=job.device)
         with member.drawing():
             job.tuned.ladder.train(job.tuned.model, member.stage.frozen)
-            for piece in cut(batch, math.ceil(settings.batch_size / settings.accumulation)):
+            for piece in cut(batch, job.at_a_time):
                 inputs = to_device(member.train.batch(piece, member.augmentation), job.device)
                 with autocast(settings.precision, job.device):
                     part = job.tuned(inputs).loss * (len(piece) / len(batch))
@@ -198,7 +231,10 @@ def evaluate_all(jobs: Sequence[Job], split: Split) -> list[Evaluation]:
     predictions: list[list[dict[str, Any]]] = [[{}] * len(split) for _ in jobs]
     losses = [0.0] * len(jobs)
     with torch.no_grad(), autocast(settings.precision, first.device):
-        for indices in evaluation_batches(split, settings.evaluation_batch_size):
+        for indices in evaluation_batches(split, first.at_a_time_evaluating):
+            pulse.beat()
+            if pulse.halting():
+                raise pulse.Halted
             examples = split.examples(indices)
             inputs = to_device(split.collated(examples, indices), first.device)
             for number, job in enumerate(jobs):

@@ -26,8 +26,13 @@ _SCHEDULE = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_
 _LOOKED_AT = 16
 
 
+# A loss that has grown so many times over its first value (or over 1) will not come back; it may take hours
+# to overflow.
+_EXPLODED = 1e6
+
+
 class DivergedError(Exception):
-    """The loss or its gradient is no longer a finite number."""
+    """The loss or its gradient is no longer a finite number, or grows out of all proportion."""
 
 
 class Member:
@@ -54,6 +59,7 @@ class Member:
         self.batched = False
         self.augmentation = 0
         self._saved = saved
+        self._first_loss: float | None = None
         self._noise: list[torch.Tensor] | None = None
         self._unseen: list[tuple[int, torch.Tensor, torch.Tensor]] = []
         self._optimizer: torch.optim.Optimizer
@@ -95,6 +101,8 @@ class Member:
         self._loss_sum, self._loss_count = torch.zeros((), device=job.device), 0
         saved, self._saved = self._saved, None
         if saved is not None:
+            loss, self._loss_count = saved["loss"]
+            self._loss_sum += loss.to(job.device)
             self._optimizer.load_state_dict(saved["optimizer"])
             self._schedule.load_state_dict(saved["schedule"])
             self._scaler.load_state_dict(saved["scaler"])
@@ -193,6 +201,10 @@ class Member:
         for (step, _, _), loss, norm in zip(unseen, values[::2], values[1::2], strict=True):
             if not math.isfinite(loss):
                 raise DivergedError(f"the loss is {loss} at step {step}")
+            if self._first_loss is None:
+                self._first_loss = max(1.0, abs(loss))
+            if abs(loss) > _EXPLODED * self._first_loss:
+                raise DivergedError(f"the loss has grown to {loss:.3g} at step {step}")
             if not math.isfinite(norm):
                 raise DivergedError(f"the gradient's norm is {norm} at step {step}")
 
@@ -204,6 +216,11 @@ class Member:
         at_epoch_end = progress.place.batch == steps_per_epoch
         last = progress.place[:2] == (len(self.stages) - 1, self.stage.epochs - 1)
         return at_epoch_end if every is None else (at_epoch_end and last) or progress.steps % every == 0
+
+    def unseen(self, steps_per_epoch: int) -> bool:
+        """Whether they are to be evaluated as they come from a checkpoint."""
+        curve = self.progress.curve
+        return self.due(steps_per_epoch) and not (curve and curve[-1]["step"] == self.progress.steps)
 
     def take(self, loss: float, metrics: dict[str, float], epoch: float) -> None:
         """A point of the curve.
@@ -229,9 +246,7 @@ class Member:
             self.best = self.job.tuned.state(self.deepest) if self._keeps_best else None
 
     def save(self) -> None:
-        """Write a checkpoint if it is time to."""
-        if not self.checkpoints.due():
-            return
+        """Write a checkpoint."""
         state = noise(self.job.device)
         if not self._alone:
             state["torch"] = self._noise
@@ -242,6 +257,7 @@ class Member:
             "schedule": self._schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
             "noise": state,
+            "loss": (self._loss_sum, self._loss_count),
         }
         self.checkpoints.save(self.progress, tensors)
 

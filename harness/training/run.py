@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import traceback
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 
 from harness.cache import digest
 from harness.errors import HarnessError
-from harness.plan import FORMAT, SOURCE
+from harness.plan import SOURCE
 from harness.recipe import Recipe, parse
-from harness.records import provenance
 from harness.records.record import Record, Status, write_predictions, write_record
 from harness.records.tensorboard import CELL_COLUMNS, FINAL_TEST, FINAL_VALIDATION, RunWriter, run_folder
 from harness.training import kept, sources
 from harness.training.checkpoint import Checkpoints, Progress
 from harness.training.data import open_split
+from harness.training.drafts import draft
 from harness.training.job import Job, Point
 from harness.training.loop import evaluate, fit, memory_mb
 from harness.training.member import DivergedError, Member
 from harness.training.model import fine_tuned, pretrained
 from harness.training.prefix import Where, open_prefix
-from harness.training.workspace import Workspace
-
-logger = logging.getLogger(__name__)
+from harness.training.workspace import FIRST, Terms, Workspace
 
 
 def pick_device(workspace: Workspace) -> torch.device:
@@ -64,34 +62,38 @@ def run_trial(trial: Mapping[str, Any], workspace: Workspace) -> Generator[Recor
 
 
 def run_bundle(
-    trials: Sequence[Mapping[str, Any]], workspace: Workspace
+    trials: Sequence[Mapping[str, Any]], workspace: Workspace, terms: Terms = FIRST
 ) -> Generator[list[Record], None, list[Record]]:
     """Run trials together to their end, yielding the records so far of those that were just evaluated.
 
     Each record is written when its trial ends. What goes wrong for all of several at once (memory, a fault of
-    the code that batches them) sends each through on its own.
+    the code that batches them) sends each through on its own; one that is out of memory goes on with half as
+    many examples at a time, down to one.
     """
     pin_threads(workspace)
     device = pick_device(workspace)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    attempts = [Attempt(trial, workspace, device) for trial in trials]
+    attempts = [Attempt(trial, workspace, device, terms) for trial in trials]
     try:
         ready = [attempt for attempt in attempts if attempt.prepare()]
         for group in _side_by_side(ready):
             by_member = {attempt.member: attempt for attempt in group}
             for attempt in group:
                 attempt.bundle = len(group)
+            again: Terms | None = None
             try:
                 for evaluated in fit(list(by_member)):
                     yield [by_member[member].point() for member in evaluated]
             except Exception as error:
-                if len(group) == 1:
+                if len(group) > 1:
+                    again, note = terms, f"its bundle was taken apart: {explain(error)}"
+                elif out_of_memory(error) and group[0].member.job.at_a_time > 1:
+                    again = replace(terms, halvings=terms.halvings + 1)
+                    note = f"out of memory with {group[0].member.job.at_a_time} examples at a time"
+                else:
                     group[0].fail(error)
-                apart = explain(error)
-            else:
-                apart = ""
-            if len(group) > 1 and apart:  # here, where the error no longer holds on to what failed
+            if again is not None:  # here, where the error no longer holds on to what failed
                 by_member.clear()
                 evaluated = []
                 for attempt in group:
@@ -99,8 +101,8 @@ def run_bundle(
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
                 for attempt in group:
-                    attempt.record = yield from _alone(attempt.trial, workspace)
-                    attempt.record["notes"].append(f"its bundle was taken apart: {apart}")
+                    attempt.record = yield from _alone(attempt.trial, workspace, again)
+                    attempt.record["notes"].append(note)
                     write_record(workspace.paths, attempt.record)
                 continue
             for attempt in group:
@@ -111,8 +113,10 @@ def run_bundle(
     return [attempt.record for attempt in attempts if attempt.record is not None]
 
 
-def _alone(trial: Mapping[str, Any], workspace: Workspace) -> Generator[list[Record], None, Record]:
-    (record,) = yield from run_bundle([trial], workspace)
+def _alone(
+    trial: Mapping[str, Any], workspace: Workspace, terms: Terms
+) -> Generator[list[Record], None, Record]:
+    (record,) = yield from run_bundle([trial], workspace, terms)
     return record
 
 
@@ -120,7 +124,7 @@ def _side_by_side(attempts: Sequence[Attempt]) -> list[list[Attempt]]:
     """Those that stand at the same place of their training together: some may have been interrupted."""
     groups: dict[Any, list[Attempt]] = {}
     for attempt in attempts:
-        groups.setdefault(attempt.progress.place, []).append(attempt)
+        groups.setdefault((attempt.progress.place, len(attempt.progress.curve)), []).append(attempt)
     return list(groups.values())
 
 
@@ -132,8 +136,10 @@ class Attempt:
         member: the trial in the loop, once prepared.
     """
 
-    def __init__(self, trial: Mapping[str, Any], workspace: Workspace, device: torch.device) -> None:
-        self.trial, self._workspace, self._device = trial, workspace, device
+    def __init__(
+        self, trial: Mapping[str, Any], workspace: Workspace, device: torch.device, terms: Terms
+    ) -> None:
+        self.trial, self._workspace, self._device, self._terms = trial, workspace, device, terms
         self.record: Record | None = None
         self._paths = workspace.paths
         self._writer: RunWriter | None = None
@@ -148,7 +154,7 @@ class Attempt:
         loaded = self._checkpoints.load()
         self.progress = Progress() if loaded is None else loaded[0]
         self._saved = None if loaded is None else loaded[1]
-        self.progress.attempts += loaded is not None
+        self.progress.attempts = max(self.progress.attempts + (loaded is not None), terms.lost + 1)
 
     def prepare(self) -> bool:
         """Get ready to train; False if the trial has ended already."""
@@ -163,7 +169,7 @@ class Attempt:
             self._writer.hyperparameters(trial, group)
             for point in self.progress.curve:
                 self._writer.point(point)
-            job = _job(trial, workspace, recipe, self._device)
+            job = _job(trial, workspace, recipe, self._device, self._terms.halvings)
             if job.prefix is not None:
                 frozen = {stage["frozen"] for stage in trial["stages"]}
                 self._notes += [
@@ -181,9 +187,10 @@ class Attempt:
         """The record so far, after an evaluation."""
         assert self._writer is not None
         self._writer.point(self.progress.curve[-1])
-        record = draft(
-            self.trial, self._workspace, self.progress, "stopped", "stopped by the scheduler", self._device
-        )
+        return self._draft("stopped", "stopped by the scheduler")
+
+    def _draft(self, status: Status, reason: str) -> Record:
+        record = draft(self.trial, self._workspace, self.progress, status, reason, self._device, self._terms)
         record["sharing"] = self._shared()
         return record
 
@@ -201,11 +208,22 @@ class Attempt:
         try:
             if self.member.error is not None:
                 raise self.member.error
-            self._finish()
+            while self._too_large():
+                self.member.job = replace(self.member.job, halvings=self.member.job.halvings + 1)
         except Exception as error:
             self.fail(error)
             return
         self._write("finished", "")
+
+    def _too_large(self) -> bool:
+        """Whether scoring needs more memory than there is, and may do with less at a time."""
+        try:
+            self._finish()
+        except Exception as error:
+            if out_of_memory(error) and self.member.job.at_a_time_evaluating > 1:
+                return True
+            raise
+        return False
 
     def _finish(self) -> None:
         trial, workspace, job, progress = self.trial, self._workspace, self.member.job, self.progress
@@ -237,7 +255,7 @@ class Attempt:
         self.progress.peak_memory_mb = max(self.progress.peak_memory_mb, memory_mb(self._device))
         if isinstance(error, DivergedError):
             self._write("diverged", str(error))
-        elif isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _out_of_memory(error):
+        elif out_of_memory(error):
             self._write("infeasible", f"out of memory: {error}")
         else:
             self._write("failed", explain(error))
@@ -249,10 +267,9 @@ class Attempt:
 
     def _write(self, status: Status, reason: str) -> None:
         self.close()
-        record = draft(self.trial, self._workspace, self.progress, status, reason, self._device)
+        record = self._draft(status, reason)
         record["metrics"] = self._metrics
         record["drift"], record["retention"] = self._drift, self._retention
-        record["sharing"] = self._shared()
         record["notes"] += self._notes
         write_record(self._paths, record)
         if self.trial["phase"] == SOURCE and status == "finished":
@@ -285,7 +302,9 @@ def _where(trial: Mapping[str, Any], max_length: int | None) -> tuple[str, str, 
     return trial["task"], trial["backbone"], max_length
 
 
-def _job(trial: Mapping[str, Any], workspace: Workspace, recipe: Recipe, device: torch.device) -> Job:
+def _job(
+    trial: Mapping[str, Any], workspace: Workspace, recipe: Recipe, device: torch.device, halvings: int
+) -> Job:
     task, backbone, length = where = _where(trial, recipe.training.max_length)
     frozen = min(stage["frozen"] for stage in trial["stages"])
     return Job(
@@ -299,6 +318,7 @@ def _job(trial: Mapping[str, Any], workspace: Workspace, recipe: Recipe, device:
         device=device,
         flops=workspace.models[task, backbone].flops,
         prefix=open_prefix(workspace, Where(task, backbone, length, recipe.training.precision), device),
+        halvings=halvings,
     )
 
 
@@ -308,71 +328,10 @@ def final_point(job: Job, progress: Progress) -> Point:
     return progress.curve[progress.best if best else -1]  # type: ignore[index]
 
 
-def draft(
-    trial: Mapping[str, Any],
-    workspace: Workspace,
-    progress: Progress,
-    status: Status,
-    reason: str,
-    device: torch.device,
-) -> Record:
-    """The record of a trial as far as it has come; validation is that of the last evaluation."""
-    devices = workspace.gpus if device.type == "cuda" else workspace.cpus
-    last = progress.curve[-1]["validation"] if progress.curve else None
-    model = workspace.models[trial["task"], trial["backbone"]]
-    return {
-        "format": FORMAT,
-        "trial_id": trial["trial_id"],
-        "phase": trial["phase"],
-        "task": trial["task"],
-        "kind": workspace.task(trial["task"]).kind,
-        "backbone": trial["backbone"],
-        "strategy": trial["strategy"],
-        "hyperparameters": trial["hyperparameters"],
-        "recipe": trial["recipe"],
-        "stages": trial["stages"],
-        "seed": trial["seed"],
-        "status": status,
-        "reason": reason,
-        "metrics": {"validation": last, "test": None},
-        "curve": list(progress.curve),
-        "cost": {
-            "wall_s": progress.wall_s,
-            "device_s": progress.wall_s * devices,
-            "flops": progress.flops,
-            "steps": progress.steps,
-            "trainable_params": progress.trainable_params,
-            "peak_memory_mb": progress.peak_memory_mb,
-        },
-        "drift": {"relative_l2": None},
-        "retention": None,
-        "sharing": {"stored": [], "bundle": 1, "batched": False},
-        "attempts": progress.attempts,
-        "notes": list(model.remarks),
-        "provenance": {
-            "versions": provenance.versions(),
-            "git": provenance.git(),
-            "hardware": {
-                **provenance.hardware(),
-                "device": _device_name(device),
-                "threads": torch.get_num_threads(),
-            },
-            "data": {
-                "fingerprint": workspace.facts[trial["task"]].fingerprint,
-                "sizes": workspace.facts[trial["task"]].sizes,
-                "skipped": workspace.facts[trial["task"]].skipped,
-            },
-            "weights": model.fingerprint,
-        },
-    }
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """The CPU allocator raises a plain RuntimeError."""
+def out_of_memory(error: BaseException) -> bool:
+    """Of the accelerator or the host; the CPU allocator raises a plain RuntimeError."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
     text = str(error)
     return isinstance(error, RuntimeError) and any(
         said in text for said in ("out of memory", "not enough memory", "can't allocate memory")

@@ -19,6 +19,24 @@ from harness.strategies.base import untouched
 from harness.tasks.base import Facts, Task
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What is different where trials are tried again; none of it decides a result.
+
+    Attributes:
+        halvings: so often the examples that are computed at a time are halved.
+        times: so many times a trial's resources are reserved.
+        lost: so often the worker was lost that tried them.
+    """
+
+    halvings: int = 0
+    times: int = 1
+    lost: int = 0
+
+
+FIRST = Terms()
+
+
 @dataclass(frozen=True, eq=False)
 class Workspace:
     """Names resolve to (plug-in name, settings). Everything here pickles without the plug-ins.

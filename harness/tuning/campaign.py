@@ -22,7 +22,8 @@ from harness.records.paths import ResultPaths, remove_file, write_json
 from harness.records.record import FINAL, Brief, Record, brief, read_record, write_record
 from harness.search.base import Asker, Listed
 from harness.tuning.bundles import bundle_key, size, steps
-from harness.tuning.cells import CellState, Summary, Tried, described, outcome
+from harness.tuning.cells import CellState, Summary, Tried, described
+from harness.tuning.losses import outgrown
 from harness.tuning.racing import Race
 
 
@@ -227,7 +228,7 @@ class Campaign:
     def _refill(self, state: CellState) -> bool:
         """Put a cell's next trials into its queue; False if it has none to give now."""
         if not state.exhausted:
-            values = state.asker.ask()
+            values = state.ask()
             if values is None:
                 state.exhausted = True
                 self._save(state)
@@ -271,6 +272,8 @@ class Campaign:
         that a scheduler stopped when the sweep no longer has a scheduler, or several cells share it now."""
         shared = record["trial_id"] in self.plan.merged
         if record["status"] == "stopped" and (shared or self.plan.sweep.scheduler is None):
+            return False
+        if outgrown(record, self.plan.sweep.resources):
             return False
         return record["status"] in FINAL
 
@@ -355,8 +358,7 @@ class Campaign:
             if tried.ended[seed].status == "stopped":
                 self._drop_rest(state, tried)
             if tried is not state.confirm and tried.complete:
-                state.unfinished -= 1
-                state.asker.tell(tried.values, outcome(tried))
+                state.tell(tried)
             if state.phase == "done":
                 self._save(state)
 

@@ -12,6 +12,7 @@ from typing import Any
 from harness.analysis.racing import Out
 from harness.plan import Cell, Trial, hyperparameters
 from harness.search.base import Asker, Outcome, Values
+from harness.training.run import explain
 
 
 @dataclass(slots=True)
@@ -56,6 +57,24 @@ class CellState:
     blocked: bool = False  # its backbone could not be trained on its source task
     unfinished: int = 0  # of `tried`
     out: Out | None = None  # of the race, if there is one
+    problem: str = ""  # what ended its search early
+
+    def ask(self) -> Values | None:
+        """The next configuration; None where there is no other, or where the search fails."""
+        try:
+            return self.asker.ask()
+        except Exception as error:
+            self.problem = self.problem or explain(error)
+            return None
+
+    def tell(self, tried: Tried) -> None:
+        """How a configuration fared. A search that fails here will not be asked again."""
+        self.unfinished -= 1
+        try:
+            self.asker.tell(tried.values, outcome(tried))
+        except Exception as error:
+            self.problem = self.problem or explain(error)
+            self.exhausted = True
 
     @property
     def phase(self) -> str:
@@ -114,5 +133,6 @@ def described(state: CellState) -> dict[str, Any]:
         "confirm": list(listed(state.confirm)) if state.confirm else [],
         "winner": hyperparameters(best.values) if best is not None else None,
         "state": state.phase,
+        **({"problem": state.problem} if state.problem else {}),
         **({"raced_out": state.out.as_dict()} if state.out is not None else {}),
     }

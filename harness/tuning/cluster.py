@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from harness.cache import CACHE_VARIABLE
 from harness.records.patience import PATIENCE_VARIABLE
 from harness.registry import PLUGINS_VARIABLE
 from harness.spec import Resources
@@ -61,7 +60,8 @@ class Cluster:
         if address is None:  # its workers inherit the environment
             self._ray.init(address="local", include_dashboard=False, **options)
         else:
-            handed_down = (PLUGINS_VARIABLE, CACHE_VARIABLE, PATIENCE_VARIABLE, "RAY_CHDIR_TO_TRIAL_DIR")
+            # Not the cache's: each node keeps its own where its own environment says.
+            handed_down = (PLUGINS_VARIABLE, PATIENCE_VARIABLE, "RAY_CHDIR_TO_TRIAL_DIR")
             variables = {name: os.environ[name] for name in handed_down if name in os.environ}
             self._ray.init(address=address, runtime_env={"env_vars": variables}, **options)
 

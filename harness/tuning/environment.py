@@ -15,6 +15,7 @@ _TUNE = {
     "TUNE_WARN_THRESHOLD_S": "30",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in every worker
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # what a lost node means is not Tune's to decide
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     # Nobody looks at Ray's own list of tasks; a driver that ends waits five seconds until it is handed in.

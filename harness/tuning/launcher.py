@@ -7,7 +7,7 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from harness.records.paths import ResultPaths, remove_file, write_json, write_te
 from harness.records.pull import PREDICTIONS, STUDIES, pull
 from harness.records.tensorboard import task_folder, write_experiment
 from harness.spec import Resources, Sweep, resolved
-from harness.training import prefix
+from harness.training import prefix, pulse
 from harness.training.data import encode
 from harness.training.workspace import Workspace, workspace_of
 from harness.tuning.bundles import at_once
@@ -106,14 +106,28 @@ def preflight(sweep: Sweep, paths: ResultPaths, here: bool) -> Prepared:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """A SIGTERM ends a sweep as Ctrl-C does. To be set after `ray.init`, which sets a handler that
-    aborts."""
-    previous = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Ctrl-C and SIGTERM (a scheduler's notice) ask the training to write its checkpoints and to end; another
+    one does not wait for that. To be set after `ray.init`, which sets a handler that aborts; what the block
+    gets sets it again, since Tune has a handler of its own."""
+
+    def asked(number: int, frame: object) -> None:
+        if pulse.halting():
+            raise KeyboardInterrupt
+        pulse.halt()
+
+    def listen() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, asked)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    pulse.go_on()
+    listen()
     try:
-        yield
+        yield listen
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch) -> Campaign:
@@ -160,7 +174,7 @@ def _execute(
     from harness.tuning import halving, local  # these import ray
 
     halvings = halving.Halving(plan.sweep.scheduler)
-    with _terminable():
+    with _interruptible() as listen:
         campaign = Campaign(plan, paths, watch, halvings.replay, partial(prefix.release, workspace))
         try:
             if cluster is None:
@@ -168,7 +182,7 @@ def _execute(
             else:
                 from harness.tuning import ray_tune
 
-                ray_tune.execute(campaign, workspace, halvings, plan.sweep.resources)
+                ray_tune.execute(campaign, workspace, halvings, plan.sweep.resources, listen)
         finally:
             campaign.close()
     return campaign

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import secrets
 import shutil
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -14,19 +21,25 @@ from ray.tune.execution import class_cache
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from harness.errors import bad
+from harness.errors import HarnessError, bad
 from harness.plan import Trial
 from harness.records.paths import remove_file
 from harness.records.record import Record, Status, read_record, write_record
 from harness.records.remote import latest
 from harness.spec import Resources
+from harness.training import pulse
 from harness.training.checkpoint import Progress
-from harness.training.run import draft
-from harness.training.workspace import Workspace
+from harness.training.drafts import draft
+from harness.training.workspace import FIRST, Workspace
 from harness.tuning.campaign import Campaign
 from harness.tuning.forgetting import ForgettingScheduler, SilentProgress
 from harness.tuning.halving import Halving
+from harness.tuning.losses import Again, Cause, Losses, cause
+from harness.tuning.pulse import Ear
 from harness.tuning.trainable import TrialRunner
+
+# What workers have to write their checkpoints after a SIGTERM; Slurm and Kubernetes give 30 seconds in all.
+GRACE_SECONDS = 20.0
 
 
 class Unsaved:
@@ -37,48 +50,92 @@ class Unsaved:
 
 
 class PlanSearcher(Unsaved, Searcher):
-    """Hands out what the campaign owes, a bundle as one trial of Tune's. `bundles` maps Ray's ids to ours."""
+    """Hands out what the campaign owes, a bundle as one trial of Tune's. `bundles` are those at work, with
+    the terms on which they are, by Tune's ids."""
 
-    def __init__(self, campaign: Campaign, workspace: Workspace, slots: int, concurrent: int | None) -> None:
+    def __init__(
+        self, campaign: Campaign, workspace: Workspace, losses: Losses, slots: int, concurrent: int | None
+    ) -> None:
         super().__init__(metric="score", mode="max")
-        self.bundles: dict[str, list[Trial]] = {}
-        self._campaign, self._workspace = campaign, workspace
+        self.bundles: dict[str, Again] = {}
+        self.halting = False
+        self._again: deque[Again] = deque()
+        self._campaign, self._workspace, self._losses = campaign, workspace, losses
         self._slots, self._concurrent = slots, concurrent
 
     def suggest(self, trial_id: str) -> Any:
+        if self.halting:
+            return None if self.bundles else Searcher.FINISHED
         if self._concurrent is not None and len(self.bundles) >= self._concurrent:
             return None
-        bundle = self._campaign.next_bundle(self._slots)
+        bundle, terms = (
+            self._again.popleft() if self._again else (self._campaign.next_bundle(self._slots), FIRST)
+        )
         if not bundle:
             return Searcher.FINISHED if self._campaign.done else None
         for trial in bundle:  # of an earlier, failed run
             if (record := self._campaign.paths.trial(trial.trial_id)).exists():
                 remove_file(record)
-        self.bundles[trial_id] = bundle
+        self.bundles[trial_id] = bundle, terms
         # One string: Tune would look for its own search spaces inside nested settings.
-        return {"trials": json.dumps([trial.as_dict() for trial in bundle])}
+        return {
+            "bundle": trial_id,
+            "trials": json.dumps([trial.as_dict() for trial in bundle]),
+            "terms": json.dumps(asdict(terms)),
+            "times": terms.times,
+        }
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         if error:
-            return  # `Bookkeeper.on_trial_error` knows the reason
-        bundle = self.bundles.pop(trial_id)
+            return  # `Driver.on_trial_error` knows the reason
+        bundle, terms = self.bundles.pop(trial_id)
         for trial in bundle:
             record = read_record(latest(self._campaign.paths.trial(trial.trial_id)))
-            if record is None and len(bundle) == 1 and result is not None and "drafts" in result:
+            if (
+                record is not None
+                and record["status"] == "infeasible"
+                and (more := self._losses.larger(terms))
+            ):
+                self._again.append(([trial], more))
+            elif record is not None:
+                self._campaign.finish(trial, record)
+            elif result is not None and result.get("halted"):
+                continue  # it goes on where its checkpoint is
+            elif len(bundle) == 1 and result is not None and "drafts" in result:
                 (draft,) = json.loads(result["drafts"])
                 self._campaign.stop(trial, draft)
             else:
-                self._campaign.finish(
-                    trial, record or self.lost(trial, "failed", "the trial ended without a record")
-                )
+                self.end(trial, "failed", "the trial ended without a record")
 
-    def lost(self, trial: Trial, status: Status, reason: str) -> Record:
+    def lost(self, trial_id: str, why: Cause, reason: str) -> None:
+        """The worker of a bundle is gone.
+
+        Raises: NoWorkerError.
+        """
+        bundle, terms = self.bundles.pop(trial_id)
+        left = []
+        for trial in bundle:
+            record = read_record(latest(self._campaign.paths.trial(trial.trial_id)))
+            if record is None:
+                left.append(trial)
+            else:
+                self._campaign.finish(trial, record)
+        if not left:
+            return
+        found = self._losses.lost(left, terms, why, reason)
+        if isinstance(found, str):
+            for trial in left:
+                self.end(trial, found, f"the worker was lost: {why.value}: {reason}")
+        else:
+            self._again += found
+
+    def end(self, trial: Trial, status: Status, reason: str) -> None:
         """Record a trial of which nothing but its end is known."""
         record = draft(trial.as_dict(), self._workspace, Progress(), status, reason, torch.device("cpu"))
         write_record(self._campaign.paths, record)
-        return record
+        self._campaign.finish(trial, record)
 
     def save(self, checkpoint_path: str) -> None:
         """The records are the state."""
@@ -98,8 +155,8 @@ class CellScheduler(Unsaved, ForgettingScheduler):
         self._campaign, self._searcher, self._halving = campaign, searcher, halving
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        bundle = self._searcher.bundles.get(trial.trial_id)
-        if bundle is None or "drafts" not in result:
+        bundle, _ = self._searcher.bundles.get(trial.trial_id, ([], FIRST))
+        if not bundle or "drafts" not in result:
             return str(TrialScheduler.CONTINUE)
         drafts: dict[str, Record] = {draft["trial_id"]: draft for draft in json.loads(result["drafts"])}
         for ours in bundle:
@@ -111,22 +168,63 @@ class CellScheduler(Unsaved, ForgettingScheduler):
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
 
-class Bookkeeper(Unsaved, tune.Callback):
-    """Gives a status to trials whose worker was lost more often than it may be."""
+class Driver(Unsaved, tune.Callback):
+    """What happens beside the trials: workers that are lost or hang, and the wish that all end.
 
-    def __init__(self, campaign: Campaign, searcher: PlanSearcher) -> None:
-        self._campaign, self._searcher = campaign, searcher
+    Attributes:
+        error: why the sweep cannot go on.
+    """
+
+    def __init__(self, searcher: PlanSearcher, losses: Losses, ear: Ear, listen: Callable[[], None]) -> None:
+        self.error: HarnessError | None = None
+        self._listen: Callable[[], None] | None = listen
+        self._searcher, self._losses, self._ear = searcher, losses, ear
+        self._hung: set[str] = set()
+        self._end_at = math.inf
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._listen is not None:
+            self._listen()
+            self._listen = None
+        if pulse.halting() and not self._searcher.halting:
+            self._searcher.halting = True
+            self._ear.halt()
+            self._end_at = time.monotonic() + GRACE_SECONDS
+        if self._searcher.halting and time.monotonic() > self._end_at:
+            raise KeyboardInterrupt
+        hanging = self._ear.hanging(self._searcher.bundles)
+        for trial in trials:
+            if trial.trial_id in hanging and (actor := trial.temporary_state.ray_actor) is not None:
+                self._hung.add(trial.trial_id)
+                ray.kill(actor)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any
+    ) -> None:
+        self._losses.heard()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._ear.forget(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        for ours in self._searcher.bundles.pop(trial.trial_id, []):
-            record = read_record(latest(self._campaign.paths.trial(ours.trial_id)))
-            if record is None:
-                error = trial.get_error()
-                reason = f"the worker was lost: {' '.join(str(error).split())[:500]}"
-                record = self._searcher.lost(
-                    ours, "infeasible" if "OutOfMemoryError" in repr(error) else "failed", reason
-                )
-            self._campaign.finish(ours, record)
+        self._ear.forget(trial.trial_id)
+        if trial.trial_id not in self._searcher.bundles:
+            return
+        reason = _reason(trial)
+        why = cause(reason, trial.trial_id in self._hung)
+        try:
+            self._searcher.lost(trial.trial_id, why, reason)
+        except HarnessError as wrong:
+            self.error = wrong
+            raise
+
+
+def _reason(trial: Any) -> str:
+    """What Ray says of the end of a trial's worker, in a line; it keeps that in a file alone."""
+    try:
+        return " ".join(Path(trial.error_file).read_text(encoding="utf-8", errors="replace").split())[:1000]
+    except (OSError, TypeError):
+        return "Ray gives no reason"
 
 
 def check_resources(resources: Resources) -> None:
@@ -149,10 +247,29 @@ def slots(resources: Resources) -> int:
     return resources.at_once(int(has.get("CPU", 0.0)), int(has.get("GPU", 0.0)))
 
 
-def execute(campaign: Campaign, workspace: Workspace, halving: Halving, resources: Resources) -> None:
-    """Run what the campaign owes on the connected cluster. Returns early on SIGINT."""
+def _reserved(resources: Resources, times: int) -> tune.PlacementGroupFactory:
+    cpus, gpus = resources.reserved(times)
+    return tune.PlacementGroupFactory([{"CPU": cpus, **({"GPU": gpus} if gpus else {})}])
+
+
+def execute(
+    campaign: Campaign,
+    workspace: Workspace,
+    halving: Halving,
+    resources: Resources,
+    listen: Callable[[], None],
+) -> None:
+    """Run what the campaign owes on the connected cluster. Returns early where `pulse.halt` asks for it.
+
+    Args:
+        listen: sets the handlers of signals; to be called once Tune has set its own.
+
+    Raises: NoWorkerError if no worker comes up; KeyboardInterrupt if workers take too long to end.
+    """
     shutil.rmtree(campaign.paths.tune, ignore_errors=True)  # what a killed run left
-    searcher = PlanSearcher(campaign, workspace, slots(resources), resources.concurrent)
+    run, losses = secrets.token_hex(8), Losses(resources)
+    searcher = PlanSearcher(campaign, workspace, losses, slots(resources), resources.concurrent)
+    driver = Driver(searcher, losses, Ear(run, resources.silence_seconds), listen)
     # Tune would give its actors variables of their own, credentials of AWS among them; the process that Ray
     # has started and that has imported everything would not be theirs.
     class_cache.DEFAULT_ENV_VARS.clear()
@@ -161,8 +278,8 @@ def execute(campaign: Campaign, workspace: Workspace, halving: Halving, resource
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(TrialRunner, workspace=workspace),
-            {"cpu": resources.cpus, "gpu": resources.gpus},
+            tune.with_parameters(TrialRunner, workspace=workspace, run=run),
+            lambda config: _reserved(resources, config["times"]),
         ),
         tune_config=tune.TuneConfig(
             num_samples=-1,
@@ -174,12 +291,16 @@ def execute(campaign: Campaign, workspace: Workspace, halving: Halving, resource
             name="sweep",
             storage_path=str(campaign.paths.tune.resolve()),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials keep their own
-            failure_config=tune.FailureConfig(max_failures=resources.retries),
-            callbacks=[Bookkeeper(campaign, searcher), SilentProgress()],
+            failure_config=tune.FailureConfig(max_failures=0),  # `Losses` decides
+            callbacks=[driver, SilentProgress()],
             verbose=0,
         ),
     )
     try:
         tuner.fit()
+    except Exception:
+        if driver.error is not None:
+            raise driver.error from None
+        raise
     finally:
         shutil.rmtree(campaign.paths.tune, ignore_errors=True)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 from ray import tune
 
+from harness.cache import cache_folder
 from harness.errors import StorageError
-from harness.records.record import FINAL, Record, read_record
-from harness.records.remote import latest
+from harness.records.record import Record
+from harness.training.pulse import Halted
 from harness.training.run import run_bundle
-from harness.training.workspace import Workspace
+from harness.training.workspace import Terms, Workspace
+from harness.tuning.pulse import Voice
 
 
 class TrialRunner(tune.Trainable):
@@ -24,28 +27,28 @@ class TrialRunner(tune.Trainable):
 
     _run: Generator[list[Record], None, list[Record]]
 
-    def setup(self, config: dict[str, Any], workspace: Workspace | None = None) -> None:
+    def setup(self, config: dict[str, Any], workspace: Workspace | None = None, run: str = "") -> None:
         assert workspace is not None
         if not workspace.sees_results():  # it has joined since the nodes were looked at
             raise StorageError(f"{workspace.results}: this node does not see the results")
-        self._workspace = workspace
+        # the nodes of a cluster have caches of their own
+        self._workspace = replace(workspace, cache=str(cache_folder()))
+        self._voice = Voice(run, config["bundle"])
+        self._voice.start()
         self._start(config)
 
     def _start(self, config: dict[str, Any]) -> None:
-        # Tune starts a bundle again when its worker was lost, even if records had been written by then.
-        self._run = run_bundle(
-            [trial for trial in json.loads(config["trials"]) if not self._ended(trial)], self._workspace
-        )
-
-    def _ended(self, trial: dict[str, Any]) -> bool:
-        record = read_record(latest(self._workspace.paths.trial(trial["trial_id"])))
-        return record is not None and record["status"] in FINAL
+        self._voice.bundle = config["bundle"]
+        terms = Terms(**json.loads(config["terms"]))
+        self._run = run_bundle(json.loads(config["trials"]), self._workspace, terms)
 
     def step(self) -> dict[str, Any]:
         try:
             return {"done": False, "drafts": json.dumps(next(self._run))}
         except StopIteration:
             return {"done": True}
+        except Halted:
+            return {"done": True, "halted": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._run.close()

@@ -65,4 +65,8 @@ def run(chosen: argparse.Namespace) -> int:
         complain(text)
     if view.failures:
         complain(f"{view.failures} trials failed, see the report; run again by:\n  {chosen.again}")
-    return SOME_FAILED if view.failures or missed else 0
+    broken = [state for state in campaign.cells if state.problem]
+    for state in broken:
+        cell = state.cell
+        complain(f"the search of {cell.strategy} on {cell.task} failed and was given up: {state.problem}")
+    return SOME_FAILED if view.failures or missed or broken else 0

@@ -10,14 +10,21 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
+import ray
+import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from harness.regularizers.base import Penalty, Regularizer, Weight
 
 
 class Fault(Regularizer):
-    """Breaks at step `at`: `raise`, `nan`, `blow up` (the weights), `oom`, or `kill` (the worker, once per
-    `marker` file). Sleeps `seconds` at every step. Appends a line to the file `log` at the first step,
-    so that runs can be counted, and to the file `process` the job for which Ray started this process.
+    """Breaks in `bind`, in `shrink`, or at step `at`: `raise`, `nan`, `blow up` (the weights), `oom`, and
+    once per `marker` file `kill` (the worker) or `stop` it (SIGSTOP: it hangs). `hungry` fails to allocate
+    whenever the model gets more than `most` examples at a time, `poor` wherever Ray has reserved less than
+    `most` CPUs. `seconds` are slept at every step. Appends a line to the file `log` at the first step, so
+    that runs can be counted, and to the file `process` the job for which Ray started this process and its
+    node. Where
+    `meet` names a folder, the first step waits until two processes have come to one there.
     """
 
     name: ClassVar[str] = "fault"
@@ -26,29 +33,40 @@ class Fault(Regularizer):
     what: str = "none"
     at: int = 1
     seconds: float = 0.0
+    most: int = 0
     marker: str = ""
     log: str = ""
     process: str = ""
+    meet: str = ""
 
     def bind(self, weights: Sequence[Weight]) -> Any:
+        if self.what == "bind":
+            raise LookupError("broken in bind")
         return _Penalty(self, weights)
 
 
 class _Penalty(Penalty):
     def __init__(self, fault: Fault, weights: Sequence[Weight]) -> None:
         self.fault, self.weights, self.step = fault, weights, 0
+        if fault.what == "hungry":
+            register_module_forward_pre_hook(self.look)
+
+    def look(self, module: Any, inputs: Any) -> None:
+        if isinstance(module, torch.nn.Embedding) and module.training and len(inputs[0]) > self.fault.most:
+            torch.empty(1 << 50)  # the allocator's own error
 
     def value(self) -> Any:
-        import torch
-
         fault = self.fault
         self.step += 1
         if self.step == 1 and fault.log:
             with Path(fault.log).open("a") as file:
                 file.write(f"{fault.what}\n")
-        if self.step == 1 and fault.process:
+        if self.step == 1 and fault.process and ray.is_initialized():
             with Path(fault.process).open("a") as file:
-                file.write(f"{psutil.Process().environ()['RAY_JOB_ID']}\n")
+                found = psutil.Process().environ()
+                file.write(f"{found['RAY_JOB_ID']} {ray.get_runtime_context().get_node_id()}\n")
+        if self.step == 1 and fault.meet:
+            _meet(Path(fault.meet))
         time.sleep(fault.seconds)
         zero = torch.zeros((), requires_grad=True)
         if self.step != fault.at:
@@ -62,11 +80,25 @@ class _Penalty(Penalty):
                 for weight in self.weights:
                     weight.value.fill_(float("nan"))
         if fault.what == "oom":
-            return torch.empty(1 << 50)  # the allocator's own error
-        if fault.what == "kill" and not Path(fault.marker).exists():
-            Path(fault.marker).write_text("killed")
-            os.kill(os.getpid(), signal.SIGKILL)
+            torch.empty(1 << 50)
+        if fault.what == "poor":
+            if ray.get_runtime_context().get_assigned_resources()["CPU"] < fault.most:
+                torch.empty(1 << 50)
+        if fault.what in ("kill", "stop") and not Path(fault.marker).exists():
+            Path(fault.marker).write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL if fault.what == "kill" else signal.SIGSTOP)
         return zero * 1.0
 
     def shrink(self, rates: Mapping[Any, float]) -> None:
-        pass
+        if self.fault.what == "shrink":
+            raise LookupError("broken in shrink")
+
+
+def _meet(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / str(os.getpid())).touch()
+    deadline = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2:
+        if time.monotonic() > deadline:
+            raise RuntimeError("nobody else came")
+        time.sleep(0.05)
