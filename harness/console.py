@@ -18,6 +18,7 @@ from rich.text import Text
 
 from harness.analysis import wording
 from harness.plan import Cell, Plan, Trial, count, notes, predicted
+from harness.records import remote
 from harness.records.paths import ResultPaths
 from harness.records.record import FAILURES
 from harness.tuning.campaign import Event
@@ -294,8 +295,10 @@ def show_verdicts(console: Console, verdicts: Mapping[str, Any], paths: ResultPa
         console.print(_text(verdict["sentence"]), soft_wrap=True)
     console.print()
     console.print(_text(f"report:      {paths.report_html}"), soft_wrap=True)
+    if (place := remote.shown(paths.root)) != str(paths.root):
+        console.print(_text(f"results:     {place}"), soft_wrap=True)
     if paths.plan.exists():  # a report of tables, or of a part, has no curves of its own
-        console.print(_text(f"tensorboard: harness tensorboard {paths.root}"), soft_wrap=True)
+        console.print(_text(f"tensorboard: harness tensorboard {place}"), soft_wrap=True)
 
 
 def show_contrast(console: Console, found: Mapping[str, Any]) -> None:

@@ -52,6 +52,10 @@ class ResultsLockedError(HarnessError):
     exit_code = 4
 
 
+class StorageError(HarnessError):
+    """The storage of results cannot be reached, or refuses. What it holds is kept: the run can be resumed."""
+
+
 class Mistakes(list[Mistake]):
     """A collector: `add` while checking, `raise_any` at the end."""
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from harness.analysis.examples import Examples, examples_of, unknown_examples
 from harness.errors import bad
-from harness.records import index
+from harness.records import index, remote
 from harness.records.paths import ResultPaths
 from harness.records.record import STATUSES
 
@@ -205,7 +205,7 @@ def load_study(paths: ResultPaths) -> Study:
 
 
 def _again(paths: ResultPaths) -> str:
-    return shlex.join(["harness", "run", str(paths.sweep), "--results", str(paths.root.parent)])
+    return shlex.join(["harness", "run", str(paths.sweep), "--results", remote.above(paths.root)])
 
 
 def number(value: object) -> float | None:

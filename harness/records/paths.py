@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.records import remote
+from harness.records.patience import away, patiently
+
 
 @dataclass(frozen=True)
 class ResultPaths:
@@ -47,12 +50,21 @@ class ResultPaths:
     def predictions(self, trial_id: str) -> Path:
         return self.root / "predictions" / f"{trial_id}.parquet"
 
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
     def checkpoint(self, trial_id: str) -> Path:
-        return self.root / "checkpoints" / f"{trial_id}.pt"
+        return self.checkpoints / f"{trial_id}.pt"
 
     def source(self, trial_id: str) -> Path:
         """The folder of a backbone that a source trial has trained, as transformers saves models."""
         return self.root / "sources" / trial_id
+
+    @property
+    def studies(self) -> Path:
+        """Of Optuna, an SQLite database."""
+        return self.root / "optuna.db"
 
     @property
     def frame(self) -> Path:
@@ -92,8 +104,35 @@ class ResultPaths:
         return self.root / ".tune"
 
 
+def opened(place: Path | str, name: str = "", view: bool = False) -> ResultPaths:
+    """The results at a folder or URI, or in the folder `name` below it.
+
+    Args:
+        view: to look at, see `remote.Mirror`.
+
+    Raises: InputError for a URI that cannot be used.
+    """
+    if isinstance(place, Path):
+        return ResultPaths(place / name)
+    return ResultPaths(remote.mirrored(f"{place}/{name}".rstrip("/"), view))
+
+
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file beside its place and rename it, so that a reader never meets half of it."""
+    """Write a file beside its place and rename it, so that a reader never meets half of it; then to the URI
+    that the results are on, if they are. A folder or storage that is away is waited for.
+
+    Raises: StorageError if it stays away.
+    """
+    patiently(f"{path}: writing", lambda: _replace_file(path, write), away)
+    remote.push(path)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file of the results, if it is there."""
+    remote.remove(path)
+
+
+def _replace_file(path: Path, write: Callable[[Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not `mkstemp`: its files are private to their owner, and results are read by others.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")

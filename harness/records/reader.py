@@ -15,6 +15,7 @@ from harness.errors import bad
 from harness.records import index
 from harness.records.index import Stamp
 from harness.records.paths import ResultPaths
+from harness.records.pull import refresh
 from harness.records.record import STATUSES
 
 
@@ -80,6 +81,7 @@ class Reader:
 
     def read(self) -> None:
         """Read what has changed. Raises: InputError if there is no usable plan."""
+        refresh(self.paths)
         self._read_plan()
         for cell in self.plan["cells"]:
             self._read_cell(str(cell["id"]))

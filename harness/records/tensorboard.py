@@ -33,6 +33,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
+from harness.records import remote
 from harness.records.paths import ResultPaths
 
 # The `metric` tags of the HParams table; written as scalars by every trial that has them.
@@ -42,6 +43,8 @@ CELL_COLUMNS = ("task", "backbone", "strategy", "phase")
 
 # The run of what is said of all trials. Neither a task's folder nor a trial's is named so: they have dots.
 REPORT = "report"
+
+_PUSH_SECONDS = 60.0
 
 Band: TypeAlias = Sequence[tuple[int, float, float, float]]
 """A curve with a margin: step, value, lower and upper end."""
@@ -83,11 +86,13 @@ class _EventFile:
 
 
 class RunWriter:
-    """Writes the curves of one trial. A trial that is resumed writes its run again from the start."""
+    """Writes the curves of one trial. A trial that is resumed writes its run again from the start. Results on
+    a URI get them every minute and at the end."""
 
     def __init__(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        self._folder, self._pushed, self._closed = folder, time.monotonic(), False
         self._events = _EventFile(folder)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
@@ -101,6 +106,9 @@ class RunWriter:
             if point.get(name) is not None:
                 values[name] = point[name]
         self.scalars(values, point["step"])
+        if time.monotonic() - self._pushed > _PUSH_SECONDS:
+            remote.push_folder(self._folder)
+            self._pushed = time.monotonic()
 
     def hyperparameters(self, trial: Mapping[str, Any], group: str) -> None:
         """The trial's row of the HParams table; runs with one `group` are one row."""
@@ -110,13 +118,17 @@ class RunWriter:
 
     def close(self) -> None:
         self._events.close()
+        if not self._closed:
+            self._closed = True
+            remote.push_folder(self._folder)
 
 
 def _anew(folder: Path) -> _EventFile:
     """The one event file of a run, in place of those that are there."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("events.out.tfevents.*"):
-        old.unlink(missing_ok=True)
+    for name in remote.names(folder):
+        if name.startswith("events.out.tfevents."):
+            remote.remove(folder / name)
     return _EventFile(folder)
 
 
@@ -130,6 +142,8 @@ def write_experiment(folder: Path, axes: Iterable[str]) -> None:
     events = _anew(folder)
     events.add(summary_v2.hparams_config_pb(hparams=columns, metrics=metrics), 0)
     events.close()
+    for file in folder.glob("events.out.tfevents.*"):
+        remote.push(file)
 
 
 def write_summary(
@@ -168,6 +182,7 @@ def write_summary(
             runs.add(name)
             _write_bands(folder / REPORT / name, {tuple(tags[title]): band for title, band in bands.items()})
     events.close()
+    remote.push_folder(folder / REPORT)
 
 
 def _write_bands(folder: Path, bands: Mapping[tuple[str, ...], Band]) -> None:

@@ -14,7 +14,9 @@ from harness.analysis.sheet import SUFFIXES
 from harness.analysis.study import Study, load_study
 from harness.analysis.table import Reading, read_table
 from harness.errors import Mistakes, bad
-from harness.records.paths import ResultPaths
+from harness.records import remote
+from harness.records.paths import ResultPaths, opened
+from harness.records.pull import pull
 from harness.report.blocks import printable, slug
 
 
@@ -72,7 +74,7 @@ def read(
             one = _read(name, find, view, known)
             if any(one.place == other.place for other in found.values()):
                 raise bad(name, "is given twice")
-            found[_label(one.place.stem if one.paths is None else one.place.name, found)] = one
+            found[_label(_called(one), found)] = one
     mistakes.raise_any()
     return found
 
@@ -89,6 +91,14 @@ def _read(name: str, find: Callable[[str], ResultPaths], view: View, known: Mapp
     if view.delta is not None:
         study = choose.with_delta(study, view.delta)
     return Given(study, path.resolve(), paths)
+
+
+def _called(one: Given) -> str:
+    if one.paths is None:
+        return one.place.stem
+    return (
+        one.place.name if remote.mirror(one.paths.root) is None else Path(remote.shown(one.paths.root)).name
+    )
 
 
 def _label(name: str, taken: Mapping[str, Given]) -> str:
@@ -118,7 +128,7 @@ def _empty(folder: Path) -> bool:
     return next(folder.iterdir(), None) is None
 
 
-def destination(given: Mapping[str, Given], view: View, results: Path, name: str | None) -> ResultPaths:
+def destination(given: Mapping[str, Given], view: View, results: Path | str, name: str | None) -> ResultPaths:
     """Where the report goes: a sweep's own into its folder, any other into one of its own below `results`.
 
     Raises: InputError if a sweep, or a table that was given, lives there.
@@ -132,7 +142,8 @@ def destination(given: Mapping[str, Given], view: View, results: Path, name: str
     folder = name if name is not None else f"{own}-{slug(words)}" if words else own
     if folder in ("", ".", "..") or Path(folder).name != folder or printable(folder) != folder:
         raise bad("--name", f"'{printable(folder)}' cannot be the name of a folder", "name another one")
-    paths = ResultPaths(results / folder)
+    paths = opened(results, folder, view=True)
+    pull(paths, records=False)
     if paths.plan.exists():
         raise bad(str(paths.root), "holds the results of a sweep", "--name gives the report another folder")
     if any(one.paths is None and one.place.parent == paths.root.resolve() for one in given.values()):

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from harness.records.paths import replace_file
+from harness.records import remote
+from harness.records.paths import remove_file, replace_file
 
 
 class Place(NamedTuple):
@@ -67,6 +68,7 @@ class Checkpoints:
 
     def load(self) -> tuple[Progress, dict[str, Any]] | None:
         """What was saved last, tensors on the CPU; None if there is nothing that can be read."""
+        remote.latest(self.path)
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
             progress = Progress(**content["progress"])
@@ -79,4 +81,4 @@ class Checkpoints:
             return None
 
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+        remove_file(self.path)

@@ -100,7 +100,7 @@ def pretrained(workspace: Workspace, task_name: str, backbone_name: str, device:
     processor = task.processor(backbone)
     source = workspace.sources.get(backbone_name)
     if source is not None and task_name != source["task"]:
-        backbone = Backbone(path=str(workspace.paths.source(source["trial_id"])))
+        backbone = Backbone(path=str(workspace.trained(source["trial_id"])))
     model = backbone.model(task.auto_class, processor, task.head(workspace.facts[task_name]))
     return model.to(device)
 
@@ -110,7 +110,7 @@ def source_model(workspace: Workspace, backbone_name: str) -> Any:
     """The model of a backbone's source task as its trial left it, with that task's head, on the CPU."""
     source = workspace.sources[backbone_name]
     task = workspace.task(source["task"])
-    folder = Backbone(path=str(workspace.paths.source(source["trial_id"])))
+    folder = Backbone(path=str(workspace.trained(source["trial_id"])))
     processor = task.processor(workspace.backbone(backbone_name))
     return folder.model(task.auto_class, processor, task.head(workspace.facts[source["task"]]))
 

@@ -249,7 +249,7 @@ def folder_of(workspace: Workspace, where: Where) -> Path:
     source = workspace.sources.get(where.backbone)
     weights = workspace.models[where.task, where.backbone].fingerprint
     if source is not None and source["task"] != where.task:
-        weights = Backbone(path=str(workspace.paths.source(source["trial_id"]))).fingerprint()
+        weights = Backbone(path=str(workspace.trained(source["trial_id"]))).fingerprint()
     key = {
         "format": _FORMAT,
         "inputs": encoding_key(workspace, *where[:3]),

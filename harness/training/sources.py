@@ -17,6 +17,7 @@ from harness.backbones.ladder import build_ladder
 from harness.cache import digest, written_once
 from harness.plan import FORMAT
 from harness.recipe import parse
+from harness.records import remote
 from harness.records.paths import void
 from harness.records.record import Record, read_record, write_record
 from harness.training.data import open_split
@@ -48,7 +49,7 @@ def retention(trial: Mapping[str, Any], workspace: Workspace, job: Job) -> dict[
         prefix=None,
     )
     rows = open_split(workspace, source["task"], source["backbone"], recipe.training.max_length, split)
-    before = read_record(workspace.paths.trial(source["trial_id"]))
+    before = read_record(remote.latest(workspace.paths.trial(source["trial_id"])))
     return {
         "task": source["task"],
         "metric": task.primary_metric,
@@ -69,6 +70,7 @@ def save(trial: Mapping[str, Any], workspace: Workspace, job: Job) -> None:
         job.task.processor(workspace.backbone(trial["backbone"])).save_pretrained(path)
 
     written_once(folder, write)
+    remote.push_folder(folder)
 
 
 def remember(record: Record, workspace: Workspace) -> None:
@@ -98,6 +100,7 @@ def recall(trial: Mapping[str, Any], workspace: Workspace) -> Record | None:
     folder = workspace.paths.source(trial["trial_id"])
     shutil.rmtree(folder, ignore_errors=True)
     written_once(folder, lambda path: void(shutil.copytree(cached / "model", path, dirs_exist_ok=True)))
+    remote.push_folder(folder)
     write_record(workspace.paths, record)
     return record
 

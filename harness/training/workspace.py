@@ -11,7 +11,9 @@ from harness.backbones.base import Backbone
 from harness.cache import cache_folder
 from harness.plan import Plan, Trial
 from harness.prepare import ModelFacts
-from harness.records.paths import ResultPaths
+from harness.records import remote
+from harness.records.paths import ResultPaths, opened
+from harness.records.stores import is_uri
 from harness.registry import build, plugins
 from harness.strategies.base import untouched
 from harness.tasks.base import Facts, Task
@@ -43,6 +45,8 @@ class Workspace:
     how often the planned trials go through train above each depth, by (task, backbone, max_length,
     precision), and `tests` how many of them read the test split.
 
+    `results` is a folder, or the URI that results are on, for which each node has a folder of its own.
+
     Compared by identity: a process holds one, and its caches of weights and data are keyed by it.
     """
 
@@ -62,7 +66,15 @@ class Workspace:
 
     @property
     def paths(self) -> ResultPaths:
-        return ResultPaths(Path(self.results))
+        return opened(remote.place_of(self.results))
+
+    def sees_results(self) -> bool:
+        """Whether the folder is the driver's, which has written the plan there."""
+        return is_uri(self.results) or self.paths.plan.exists()
+
+    def trained(self, source: str) -> Path:
+        """The folder of a backbone that a source trial has trained, perhaps on another node."""
+        return remote.latest_folder(self.paths.source(source))
 
     def task(self, name: str) -> Task:
         plugin, settings = self.task_settings[name]
@@ -113,7 +125,7 @@ def tests(plan: Plan) -> dict[tuple[str, str, int | None, str], dict[int, int]]:
 def workspace_of(plan: Plan, results: Path) -> Workspace:
     sweep = plan.sweep
     return Workspace(
-        results=str(results.resolve()),
+        results=remote.shown(results) if remote.mirror(results) else str(results.resolve()),
         cache=str(cache_folder()),
         task_settings={
             name: (task.__class__.name, task.model_dump(mode="json")) for name, task in plan.tasks.items()

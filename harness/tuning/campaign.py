@@ -17,8 +17,8 @@ from typing import Literal
 
 from harness.analysis.racing import Out
 from harness.plan import SOURCE, Cell, Plan, Trial
-from harness.records import index
-from harness.records.paths import ResultPaths, write_json
+from harness.records import index, remote
+from harness.records.paths import ResultPaths, remove_file, write_json
 from harness.records.record import FINAL, Brief, Record, brief, read_record, write_record
 from harness.search.base import Asker, Listed
 from harness.tuning.bundles import bundle_key, size, steps
@@ -126,7 +126,9 @@ class Campaign:
             record = read_record(self.paths.trial(trial.trial_id))
             settled = record is not None and record["status"] in FINAL
             if record is not None and record["status"] == "finished":
-                settled = self.paths.source(trial.trial_id).is_dir()  # the weights have not been cleared away
+                settled = remote.present(
+                    self.paths.source(trial.trial_id)
+                )  # the weights have not been cleared away
             if record is not None and settled:
                 self._watch(Event("known", trial, record))
                 self._source_ended(trial, record)
@@ -324,7 +326,7 @@ class Campaign:
     def stop(self, trial: Trial, draft: Record) -> None:
         """The scheduler has stopped a trial: its record so far becomes its record."""
         write_record(self.paths, draft)
-        self.paths.checkpoint(trial.trial_id).unlink(missing_ok=True)
+        remove_file(self.paths.checkpoint(trial.trial_id))
         self.finish(trial, draft)
 
     def score(self, trial: Trial, validation: dict[str, float] | None) -> float | None:
@@ -388,6 +390,7 @@ class Campaign:
             return
         for state in list(self._unsaved.values()):
             self._save(state)
+        remote.push_database(self.paths.studies)
         ended = time.monotonic()
         self._save_at = ended + max(_SAVE_SECONDS, _SAVE_SHARE * (ended - started))
 
@@ -395,6 +398,7 @@ class Campaign:
         """Write what is still unwritten; an interrupted campaign is closed like one that is done."""
         self._save_at = 0.0
         self._save_changed()
+        remote.push_database(self.paths.studies)
         self._index.flush()
 
     def _save(self, state: CellState) -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from harness.records.patience import PATIENCE_VARIABLE
 from harness.registry import PLUGINS_VARIABLE
 from harness.spec import Resources
 from harness.tuning import environment
@@ -60,7 +61,7 @@ class Cluster:
             self._ray.init(address="local", include_dashboard=False, **options)
         else:
             # Not the cache's: each node keeps its own where its own environment says.
-            handed_down = (PLUGINS_VARIABLE, "RAY_CHDIR_TO_TRIAL_DIR")
+            handed_down = (PLUGINS_VARIABLE, PATIENCE_VARIABLE, "RAY_CHDIR_TO_TRIAL_DIR")
             variables = {name: os.environ[name] for name in handed_down if name in os.environ}
             self._ray.init(address=address, runtime_env={"env_vars": variables}, **options)
 
@@ -69,15 +70,21 @@ class Cluster:
         if self._gate is not None:
             self._gate.open(workers)
 
-    def ready(self) -> None:
+    def ready(self, results: str) -> None:
         """Wait until Ray runs.
 
-        Raises: InputError for resources that no node has; what Ray raises if it does not start.
+        Args:
+            results: the folder or URI that trials write to.
+
+        Raises: InputError for resources that no node has, and for nodes of a running cluster that do not see
+            the results; what Ray raises if it does not start.
         """
-        from harness.tuning import ray_tune
+        from harness.tuning import nodes, ray_tune
 
         self._started.result()
         ray_tune.check_resources(self._resources)
+        if not self.local:
+            nodes.check_results(results)
 
     def stop(self) -> None:
         """Nothing will run any more. Here and not behind the scenes: what still holds a reference to one of

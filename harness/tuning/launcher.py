@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import torch
 import yaml
@@ -18,8 +19,10 @@ from harness.document import dump
 from harness.errors import Mistakes, bad
 from harness.plan import Plan, as_dict
 from harness.prepare import Prepared, prepare
+from harness.records import remote
 from harness.records.lock import hold
-from harness.records.paths import ResultPaths, write_json, write_text
+from harness.records.paths import ResultPaths, remove_file, write_json, write_text
+from harness.records.pull import PREDICTIONS, STUDIES, pull
 from harness.records.tensorboard import task_folder, write_experiment
 from harness.spec import Resources, Sweep, resolved
 from harness.training import prefix, pulse
@@ -51,10 +54,12 @@ def check_folder(sweep: Sweep, paths: ResultPaths) -> None:
     A sweep may grow (more seeds, values, strategies, tasks); it is another one if it has another name, or no
     task or no backbone in common.
     """
-    if not paths.sweep.exists():
-        if paths.root.is_dir() and any(not path.name.startswith(".lock") for path in paths.root.iterdir()):
+    if not remote.latest(paths.sweep).exists():
+        if any(not name.startswith((".lock", ".check.")) for name in remote.names(paths.root)):
             raise bad(
-                str(paths.root), "holds files that are no sweep's results", "name another --results folder"
+                remote.shown(paths.root),
+                "holds files that are no sweep's results",
+                "name another --results folder",
             )
         return
     try:
@@ -71,7 +76,7 @@ def check_folder(sweep: Sweep, paths: ResultPaths) -> None:
     )
     if not same:
         raise bad(
-            str(paths.root),
+            remote.shown(paths.root),
             f"holds a different sweep ('{name}' over {', '.join(sorted(tasks))})",
             "rename this sweep, or name another --results folder",
         )
@@ -87,6 +92,7 @@ def preflight(sweep: Sweep, paths: ResultPaths, here: bool) -> Prepared:
     """
     mistakes = Mistakes()
     with mistakes.collecting():
+        remote.check(paths.root)
         check_folder(sweep, paths)
     with mistakes.collecting():
         if here:
@@ -128,10 +134,12 @@ def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch
     """Run what the plan owes, on a cluster or in this process. The campaign that comes back is not `done` if
     it was interrupted.
 
-    Raises: InputError for resources that no node of a cluster has; ResultsLockedError if another run holds
-        the folder.
+    Raises: InputError for resources that no node of a cluster has, and for nodes that do not see the results;
+        ResultsLockedError if another run holds them; StorageError if what they are on stays away.
     """
-    with hold(paths):
+    with hold(paths), remote.telling(paths.root):
+        pull(paths, STUDIES)
+        _tidy(paths)
         write_text(paths.sweep, dump(resolved(plan.sweep)))
         write_json(paths.plan, as_dict(plan))
         workspace = workspace_of(plan, paths.root)
@@ -146,14 +154,23 @@ def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch
         _describe_curves(plan, paths)
         here = cluster is not None and cluster.local and workspace.gpus == 0
         with _building(workspace) if here else contextlib.nullcontext():
-            return _execute(plan, paths, workspace, cluster, watch)
+            campaign = _execute(plan, paths, workspace, cluster, watch)
+        pull(paths, PREDICTIONS, records=False)  # of trials that ran elsewhere
+        return campaign
+
+
+def _tidy(paths: ResultPaths) -> None:
+    """Remove checkpoints of trials that have ended: a run was killed between the two."""
+    for name in remote.names(paths.checkpoints):
+        if paths.trial(Path(name).stem).exists():
+            remove_file(paths.checkpoints / name)
 
 
 def _execute(
     plan: Plan, paths: ResultPaths, workspace: Workspace, cluster: Cluster | None, watch: Watch
 ) -> Campaign:
     if cluster is not None:
-        cluster.ready()
+        cluster.ready(workspace.results)
     from harness.tuning import halving, local  # these import ray
 
     halvings = halving.Halving(plan.sweep.scheduler)

@@ -23,7 +23,9 @@ from ray.tune.search import Searcher
 
 from harness.errors import HarnessError, bad
 from harness.plan import Trial
+from harness.records.paths import remove_file
 from harness.records.record import Record, Status, read_record, write_record
+from harness.records.remote import latest
 from harness.spec import Resources
 from harness.training import pulse
 from harness.training.checkpoint import Progress
@@ -72,7 +74,8 @@ class PlanSearcher(Unsaved, Searcher):
         if not bundle:
             return Searcher.FINISHED if self._campaign.done else None
         for trial in bundle:  # of an earlier, failed run
-            self._campaign.paths.trial(trial.trial_id).unlink(missing_ok=True)
+            if (record := self._campaign.paths.trial(trial.trial_id)).exists():
+                remove_file(record)
         self.bundles[trial_id] = bundle, terms
         # One string: Tune would look for its own search spaces inside nested settings.
         return {
@@ -89,7 +92,7 @@ class PlanSearcher(Unsaved, Searcher):
             return  # `Driver.on_trial_error` knows the reason
         bundle, terms = self.bundles.pop(trial_id)
         for trial in bundle:
-            record = read_record(self._campaign.paths.trial(trial.trial_id))
+            record = read_record(latest(self._campaign.paths.trial(trial.trial_id)))
             if (
                 record is not None
                 and record["status"] == "infeasible"
@@ -114,7 +117,7 @@ class PlanSearcher(Unsaved, Searcher):
         bundle, terms = self.bundles.pop(trial_id)
         left = []
         for trial in bundle:
-            record = read_record(self._campaign.paths.trial(trial.trial_id))
+            record = read_record(latest(self._campaign.paths.trial(trial.trial_id)))
             if record is None:
                 left.append(trial)
             else:

@@ -10,6 +10,7 @@ from typing import Any
 from ray import tune
 
 from harness.cache import cache_folder
+from harness.errors import StorageError
 from harness.records.record import Record
 from harness.training.pulse import Halted
 from harness.training.run import run_bundle
@@ -28,6 +29,8 @@ class TrialRunner(tune.Trainable):
 
     def setup(self, config: dict[str, Any], workspace: Workspace | None = None, run: str = "") -> None:
         assert workspace is not None
+        if not workspace.sees_results():  # it has joined since the nodes were looked at
+            raise StorageError(f"{workspace.results}: this node does not see the results")
         # the nodes of a cluster have caches of their own
         self._workspace = replace(workspace, cache=str(cache_folder()))
         self._voice = Voice(run, config["bundle"])

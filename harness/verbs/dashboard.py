@@ -19,12 +19,14 @@ def options(found: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> int:
     from importlib.metadata import PackageNotFoundError, distribution
 
-    paths = find(chosen)
-    studies = paths.root / "optuna.db"
+    from harness.records.remote import shown
+
+    paths = find(chosen, needs=["optuna.db"])
+    studies = paths.studies
     mistakes = Mistakes()
     if not studies.exists():
         reason = "holds no studies of Optuna"
-        mistakes.add(str(paths.root), reason, "only a sweep with `search: {algorithm: optuna}` makes them")
+        mistakes.add(shown(paths.root), reason, "only a sweep with `search: {algorithm: optuna}` makes them")
     try:
         [script] = distribution("optuna-dashboard").entry_points.select(name="optuna-dashboard")
     except PackageNotFoundError:

@@ -27,19 +27,19 @@ def run(chosen: argparse.Namespace) -> int:
         raise bad("--local", "runs in this process and takes no --address")
     sweep = spec.load(chosen.spec, chosen.assignments)
     from harness.importing import unwatched
+    from harness.records.paths import opened as results
     from harness.tuning import cluster
 
+    paths = results(chosen.results, sweep.name)
     with cluster.opened(sweep.resources, chosen.address, chosen.local) as opened:
         with unwatched():
             from harness import console
             from harness.analysis import wording
             from harness.boards import write_boards
             from harness.plan import make_plan
-            from harness.records.paths import ResultPaths
             from harness.report.build import write_report
             from harness.tuning.launcher import launch, preflight
 
-        paths = ResultPaths(chosen.results / sweep.name)
         try:
             made = make_plan(sweep, preflight(sweep, paths, here=chosen.address is None))
         except InputError as error:

@@ -33,7 +33,7 @@ def run(chosen: argparse.Namespace) -> int:
     from harness import watch
     from harness.status import Watcher
 
-    watcher = Watcher(find(chosen))
+    watcher = Watcher(find(chosen, needs=[]))
     if chosen.watch is not None:
         try:
             watch.watch(watcher, terminal(), chosen.watch, chosen.json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from contextlib import suppress
 
+from harness.errors import StorageError
 from harness.verbs.common import find, results_folder
 from harness.verbs.serving import check_port, port, serve
 
@@ -17,11 +18,11 @@ def options(found: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    paths = find(chosen)
+    paths = find(chosen, needs=["tb"])
     check_port(chosen.port)
     from harness.boards import write_boards
 
-    with suppress(OSError):  # results that one may only read show what the last report wrote
+    with suppress(OSError, StorageError):  # results that one may only read show what the last report wrote
         write_boards(paths)
     # TensorBoard shows no run by itself where there are more than 40: these pages choose those that sum up.
     page = f"http://127.0.0.1:{chosen.port}/"
