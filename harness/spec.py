@@ -47,6 +47,7 @@ class Resources(Plugin):
         share: whether trials share work: what frozen rungs give is computed once and kept, and trials that
             train the head alone run together.
         store_gb: what a machine may keep of that, in GB.
+        checkpoint_gb: what the checkpoints of running and interrupted trials may take, in GB.
         bundle: trials that run together at most.
     """
 
@@ -59,6 +60,7 @@ class Resources(Plugin):
     retries: int = Field(default=2, ge=0, le=100)
     share: bool = True
     store_gb: float = Field(default=20, ge=0)
+    checkpoint_gb: float = Field(default=100, ge=0)
     bundle: int = Field(default=64, ge=1)
 
     def at_once(self, cores: int, devices: int = 0) -> int:

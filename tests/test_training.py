@@ -15,6 +15,7 @@ from harness import spec
 from harness.plan import Plan, make_plan
 from harness.prepare import prepare
 from harness.recipe import parse
+from harness.records.paths import ResultPaths
 from harness.records.record import Record, read_record
 from harness.training.checkpoint import Checkpoints, Progress
 from harness.training.data import open_split
@@ -81,7 +82,7 @@ def job_of(plan: Plan, workspace: Workspace, seed: int = 0) -> Job:
 
 def train(job: Job, path: Path) -> Progress:
     progress = Progress()
-    member = Member(job, progress, None, Checkpoints(path, 1e9))
+    member = Member(job, progress, None, Checkpoints(ResultPaths(path), "t", 1e9))
     for _ in fit([member]):
         pass
     if member.error is not None:

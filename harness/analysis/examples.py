@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeAlias
 
 import numpy as np
@@ -22,11 +22,14 @@ def unknown_examples(trial_id: str, metric: str) -> Parts | None:
     return None
 
 
-def examples_of(paths: ResultPaths) -> Examples:
-    """Of the trials in a results folder; a file that cannot be read counts as not there."""
+def examples_of(paths: ResultPaths, spoilt: Collection[str] = ()) -> Examples:
+    """Of the trials in a results folder; a file that cannot be read counts as not there, and so do those of
+    the trials that are `spoilt`."""
 
     def read(trial_id: str, metric: str) -> Parts | None:
         path, column = paths.predictions(trial_id), f"{PARTS}{metric}"
+        if trial_id in spoilt:
+            return None
         try:
             if column not in pq.read_schema(path).names:
                 return None

@@ -9,9 +9,8 @@ of the sweep indexes again what has no row.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from pyarrow import parquet
 
 from harness.records.paths import ResultPaths, replace_file
 from harness.records.record import brief, parse_record
+from harness.records.seal import intact, sealed
 
 # Records of one part; so many may have to be read from their files after a kill.
 BATCH = 1000
@@ -28,11 +28,13 @@ _SCHEMA = pa.schema(
         ("trial_id", pa.string()),
         ("size", pa.int64()),
         ("mtime_ns", pa.int64()),
-        ("brief", pa.string()),  # JSON, see `records.record.Brief`
+        ("brief", pa.string()),  # JSON, sealed, see `records.record.Brief`
         ("record", pa.string()),  # the file as it is
     ]
 )
 
+# What Arrow raises for a file that is damaged; its own errors are among these.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, NotImplementedError)
 _STAMP = ("trial_id", "size", "mtime_ns")
 
 Stamp = tuple[int, int]
@@ -50,22 +52,52 @@ def stamps(paths: ResultPaths) -> dict[str, Stamp]:
 
 
 def covered(
-    paths: ResultPaths, column: Literal["brief", "record"], left: dict[str, Stamp]
+    paths: ResultPaths,
+    column: Literal["brief", "record"],
+    left: dict[str, Stamp],
+    damaged: list[Path] | None = None,
 ) -> Iterator[tuple[str, str]]:
     """(trial id, text) of every record in `left` that the index covers, in no order.
 
-    What is yielded is taken from `left`: what stays there is to be read from its file.
+    What is yielded is taken from `left`: what stays there is to be read from its file. Each text is held
+    against its checksum.
+
+    Args:
+        damaged: gets the parts that are not what was written.
     """
+    spoilt: set[Path] = set()
     for part in sorted(paths.index.glob("*.parquet")):
         try:
-            for batch in parquet.ParquetFile(part).iter_batches(BATCH, columns=[*_STAMP, column]):
-                rows = zip(*(values.to_pylist() for values in batch.columns), strict=True)
-                for trial_id, size, changed, text in rows:
-                    if left.get(trial_id) == (size, changed):
-                        del left[trial_id]
-                        yield trial_id, text
-        except (OSError, ValueError, KeyError):  # Arrow's own errors are among these
+            for trial_id, size, changed, text in _rows(part, *_STAMP, column):
+                if left.get(trial_id) != (size, changed):
+                    continue
+                if not intact(text):
+                    spoilt.add(part)
+                    continue
+                del left[trial_id]
+                yield trial_id, text
+        except _DAMAGE:
+            spoilt.add(part)
+    if damaged is not None:
+        damaged += sorted(spoilt)
+
+
+def copies(paths: ResultPaths, trial_ids: Collection[str]) -> dict[str, str]:
+    """The latest text that the index holds of these records, whatever their files are like now."""
+    found: dict[str, str] = {}
+    for part in sorted(paths.index.glob("*.parquet")):
+        try:
+            for trial_id, text in _rows(part, "trial_id", "record"):
+                if trial_id in trial_ids:
+                    found[trial_id] = text
+        except _DAMAGE:
             continue
+    return found
+
+
+def _rows(part: Path, *columns: str) -> Iterator[tuple[Any, ...]]:
+    for batch in parquet.ParquetFile(part).iter_batches(BATCH, columns=list(columns)):
+        yield from zip(*(values.to_pylist() for values in batch.columns), strict=True)
 
 
 class IndexWriter:
@@ -109,6 +141,6 @@ def _row(path: Path) -> dict[str, Any] | None:
         "trial_id": path.stem,
         "size": stat.st_size,
         "mtime_ns": stat.st_mtime_ns,
-        "brief": json.dumps(brief(record)),
+        "brief": sealed(brief(record)),
         "record": text,
     }

@@ -12,22 +12,21 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-import yaml
 
-from harness.document import dump
-from harness.errors import Mistakes, bad
-from harness.plan import Plan, as_dict
+from harness.errors import Mistakes, bad, no_space
+from harness.plan import Plan
 from harness.prepare import Prepared, prepare
 from harness.records.lock import hold
-from harness.records.paths import ResultPaths, write_json, write_text
+from harness.records.paths import ResultPaths
 from harness.records.tensorboard import task_folder, write_experiment
-from harness.spec import Resources, Sweep, resolved
+from harness.spec import Resources, Sweep
 from harness.training import prefix
 from harness.training.data import encode
 from harness.training.workspace import Workspace, workspace_of
 from harness.tuning.bundles import at_once
 from harness.tuning.campaign import Campaign, Watch
 from harness.tuning.cluster import Cluster
+from harness.tuning.preflight import check_space, recorded_sweep, write_definitions
 
 
 def check_machine(resources: Resources) -> None:
@@ -51,19 +50,16 @@ def check_folder(sweep: Sweep, paths: ResultPaths) -> None:
     A sweep may grow (more seeds, values, strategies, tasks); it is another one if it has another name, or no
     task or no backbone in common.
     """
-    if not paths.sweep.exists():
+    known = recorded_sweep(paths)
+    if known is None and not paths.sweep.exists():
         if paths.root.is_dir() and any(not path.name.startswith(".lock") for path in paths.root.iterdir()):
             raise bad(
                 str(paths.root), "holds files that are no sweep's results", "name another --results folder"
             )
         return
-    try:
-        old = yaml.safe_load(paths.sweep.read_text(encoding="utf-8"))
-        name = old["name"]
-        tasks = {entry["name"] for entry in old["tasks"]}
-        backbones = {entry["name"] for entry in old["backbones"]}
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise bad(str(paths.sweep), f"cannot be read: {error}") from error
+    if known is None:
+        raise bad(str(paths.sweep), "cannot be read, and neither can plan.json")
+    name, tasks, backbones = known
     same = (
         name == sweep.name
         and tasks & {entry.name for entry in sweep.tasks}
@@ -114,25 +110,34 @@ def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch
     """Run what the plan owes, on a cluster or in this process. The campaign that comes back is not `done` if
     it was interrupted.
 
-    Raises: InputError for resources that no node of a cluster has; ResultsLockedError if another run holds
-        the folder.
+    Raises: InputError for resources that no node of a cluster has, and for disks without room;
+        ResultsLockedError if another run holds the folder; NoSpaceError if a disk became full.
     """
-    with hold(paths):
-        write_text(paths.sweep, dump(resolved(plan.sweep)))
-        write_json(paths.plan, as_dict(plan))
-        workspace = workspace_of(plan, paths.root)
-        if cluster is not None:
-            resources = plan.sweep.resources
-            slots = resources.at_once(os.cpu_count() or 1, torch.cuda.device_count())
-            cluster.expect(at_once(plan, slots))
-        trials = itertools.chain(plan.sources.values(), plan.planned())
-        lengths = {(t.task, t.backbone, t.recipe["training"]["max_length"]) for t in trials}
-        for task, backbone, length in sorted(lengths, key=str):
-            encode(workspace, task, backbone, length)
-        _describe_curves(plan, paths)
-        here = cluster is not None and cluster.local and workspace.gpus == 0
-        with _building(workspace) if here else contextlib.nullcontext():
-            return _execute(plan, paths, workspace, cluster, watch)
+    check_space(plan, paths, cluster is None)
+    try:
+        with hold(paths):
+            return _launch(plan, paths, cluster, watch)
+    except Exception as error:
+        if full := no_space(error):
+            raise full from error
+        raise
+
+
+def _launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch) -> Campaign:
+    write_definitions(plan, paths)
+    workspace = workspace_of(plan, paths.root)
+    if cluster is not None:
+        resources = plan.sweep.resources
+        slots = resources.at_once(os.cpu_count() or 1, torch.cuda.device_count())
+        cluster.expect(at_once(plan, slots))
+    trials = itertools.chain(plan.sources.values(), plan.planned())
+    lengths = {(t.task, t.backbone, t.recipe["training"]["max_length"]) for t in trials}
+    for task, backbone, length in sorted(lengths, key=str):
+        encode(workspace, task, backbone, length)
+    _describe_curves(plan, paths)
+    here = cluster is not None and cluster.local and workspace.gpus == 0
+    with _building(workspace) if here else contextlib.nullcontext():
+        return _execute(plan, paths, workspace, cluster, watch)
 
 
 def _execute(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import signal
 from typing import Any
 
 import ray
@@ -14,7 +15,7 @@ from ray.tune.execution import class_cache
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from harness.errors import bad
+from harness.errors import NoSpaceError, bad
 from harness.plan import Trial
 from harness.records.record import Record, Status, read_record, write_record
 from harness.spec import Resources
@@ -42,9 +43,12 @@ class PlanSearcher(Unsaved, Searcher):
         self.bundles: dict[str, list[Trial]] = {}
         self._campaign, self._workspace = campaign, workspace
         self._slots, self._concurrent = slots, concurrent
+        self.full: NoSpaceError | None = None
 
     def suggest(self, trial_id: str) -> Any:
         if self._concurrent is not None and len(self.bundles) >= self._concurrent:
+            return None
+        if self.full is not None:
             return None
         bundle = self._campaign.next_bundle(self._slots)
         if not bundle:
@@ -61,6 +65,11 @@ class PlanSearcher(Unsaved, Searcher):
         if error:
             return  # `Bookkeeper.on_trial_error` knows the reason
         bundle = self.bundles.pop(trial_id)
+        if self.full is None and result is not None and "no_space" in result:
+            self.full = NoSpaceError(result["no_space"])
+            signal.raise_signal(signal.SIGINT)  # a disk is full: the run stops as if interrupted
+        if self.full is not None:
+            return
         for trial in bundle:
             record = read_record(self._campaign.paths.trial(trial.trial_id))
             if record is None and len(bundle) == 1 and result is not None and "drafts" in result:
@@ -180,3 +189,5 @@ def execute(campaign: Campaign, workspace: Workspace, halving: Halving, resource
         tuner.fit()
     finally:
         shutil.rmtree(campaign.paths.tune, ignore_errors=True)
+    if searcher.full is not None:
+        raise searcher.full

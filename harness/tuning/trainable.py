@@ -8,6 +8,7 @@ from typing import Any
 
 from ray import tune
 
+from harness.errors import no_space
 from harness.records.record import FINAL, Record, read_record
 from harness.training.run import run_bundle
 from harness.training.workspace import Workspace
@@ -42,6 +43,11 @@ class TrialRunner(tune.Trainable):
             return {"done": False, "drafts": json.dumps(next(self._run))}
         except StopIteration:
             return {"done": True}
+        except Exception as error:
+            # Raised, it would be taken for a lost worker, and the trial tried again.
+            if full := no_space(error):
+                return {"done": True, "no_space": str(full)}
+            raise
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._run.close()
