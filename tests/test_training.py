@@ -120,7 +120,7 @@ def test_the_record_explains_itself_and_is_on_disk(planned: Any) -> None:
     assert set(record["cost"]) == cost
     assert all(value > 0 for value in record["cost"].values())
     assert record["cost"]["steps"] == 2 * math.ceil(64 / 8)
-    assert set(record["provenance"]) == {"versions", "git", "hardware", "data", "weights"}
+    assert set(record["provenance"]) == {"versions", "git", "code", "hardware", "data", "weights"}
     import pandas as pd
 
     predictions = pd.read_parquet(workspace.paths.predictions(record["trial_id"]))

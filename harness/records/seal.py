@@ -17,12 +17,10 @@ from harness.records.paths import write_text
 _ENTRY = "checksum"
 
 
-def sealed(value: Mapping[str, Any], indent: int | None = None) -> str:
+def sealed(value: Mapping[str, Any]) -> str:
     """The object as JSON, sealed. Raises: ValueError for a number that JSON has no word for."""
-    text = json.dumps(value, indent=indent, sort_keys=True, allow_nan=False)
-    body, end = (text[:-2], "\n}\n") if indent else (text[:-1], "}")
-    between = "\n" + indent * " " if indent else " "
-    return f'{body},{between}"{_ENTRY}": "{_checksum(body)}"{end}'
+    body = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)[:-2]
+    return f'{body},\n "{_ENTRY}": "{_checksum(body)}"\n}}\n'
 
 
 def unsealed(text: str) -> dict[str, Any]:
@@ -39,15 +37,9 @@ def unsealed(text: str) -> dict[str, Any]:
     return value
 
 
-def intact(text: str) -> bool:
-    """Whether a text that was sealed is as it was: one that was never sealed counts."""
-    body, _, end = text.rpartition(",")
-    return f'"{_ENTRY}"' not in end or f'"{_checksum(body)}"' in end
-
-
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     """Raises: ValueError for a number that JSON has no word for (NaN, infinity)."""
-    write_text(path, sealed(value, indent=1))
+    write_text(path, sealed(value))
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -57,7 +49,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 def _same(value: dict[str, Any], said: object) -> bool:
     """Whether the object is what was written, though somebody has laid it out anew."""
-    return f'"{_ENTRY}": "{said}"' in sealed(value, indent=1)
+    return f'"{_ENTRY}": "{said}"' in sealed(value)
 
 
 def _checksum(body: str) -> str:

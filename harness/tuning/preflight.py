@@ -83,7 +83,8 @@ def check_space(plan: Plan, paths: ResultPaths, local: bool) -> None:
         ("the cache", cache_folder(), _CACHE),
     ]
     if not local:
-        needs.append(("Ray", Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()), _TEMPORARY))
+        chosen = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR")
+        needs.append(("Ray", Path(chosen or tempfile.gettempdir()), _TEMPORARY))
     found: dict[int, list[tuple[str, Path, float]]] = {}
     for what, folder, size in needs:
         while not folder.exists():

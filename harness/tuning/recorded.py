@@ -20,7 +20,7 @@ from harness.records.record import (
     read_record,
     record_fault,
 )
-from harness.records.seal import read_sealed, sealed
+from harness.records.seal import read_sealed
 from harness.search.base import Values, key
 
 
@@ -41,7 +41,7 @@ def briefs(paths: ResultPaths, writer: index.IndexWriter) -> dict[str, str]:
         if record is None:
             damaged.append(trial_id)
             continue
-        found[trial_id] = sealed(brief(record))
+        found[trial_id] = json.dumps(brief(record))
         writer.add(trial_id)
     copies = index.copies(paths, damaged) if damaged else {}
     for trial_id in damaged:
@@ -51,7 +51,7 @@ def briefs(paths: ResultPaths, writer: index.IndexWriter) -> dict[str, str]:
         set_aside(paths, path, f"{record_fault(path)}; {what}")
         if record is not None:
             write_text(path, copies[trial_id])
-            found[trial_id] = sealed(brief(record))
+            found[trial_id] = json.dumps(brief(record))
             writer.add(trial_id)
     return found
 
