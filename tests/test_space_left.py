@@ -134,9 +134,8 @@ def test_the_command_says_what_to_do_about_a_full_disk(
     given = ["run", str(sweep.file), "--local", "--results", str(sweep.paths.root.parent)]
     assert main(given) == 1
     said = capsys.readouterr().err
-    assert (
-        "no space left" in said and f"make room and run again:\nharness:   harness {' '.join(given)}" in said
-    )
+    assert "no space left" in said and "make room and run again:" in said
+    assert f"harness {' '.join(given)}" in said, said
 
 
 def test_a_full_cache_stops_a_run_that_cannot_do_without(whole: Sweep, small: Any, disk: Any) -> None:
@@ -146,8 +145,9 @@ def test_a_full_cache_stops_a_run_that_cannot_do_without(whole: Sweep, small: An
     fill(stored, 0)
     with pytest.raises(InputError, match=r"0 MB are free, .* the cache 50 MB"):
         launch(plan, sweep.paths, None, lambda event: None)
-    with pytest.raises(NoSpaceError):
+    with pytest.raises(OSError) as caught:  # what `launch` meets once it runs
         _launch(plan, sweep.paths, None, lambda event: None)
+    assert no_space(caught.value) is not None
     (stored / "filler").unlink()
     sweep.run()
     assert everything(sweep.paths) == everything(whole.paths)
