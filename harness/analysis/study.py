@@ -13,12 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from harness.analysis.examples import Examples, examples_of, unknown_examples
+from harness.analysis.examples import Examples, examples_of, spoilt_predictions, unknown_examples
 from harness.errors import bad
 from harness.records import index
 from harness.records.paths import ResultPaths
 from harness.records.quarantine import remarks, worded
-from harness.records.record import STATUSES, predictions_fault
+from harness.records.record import STATUSES
 from harness.records.seal import unsealed
 
 PROVENANCE = ("versions", "git", "code", "hardware", "data", "weights")
@@ -174,7 +174,7 @@ def load_study(paths: ResultPaths) -> Study:
     asked_for = {trial_id for _, asked in read for _, trial_id, _, _ in asked}
     records = _records(paths, asked_for, stored, unreadable, provenance)
     made_by = {i: record.pop("made_by") for i, record in records.items() if "made_by" in record}
-    spoilt = _spoilt(paths, records, unreadable)
+    spoilt = spoilt_predictions(paths, records, unreadable)
     rows: list[dict[str, Any]] = []
     for cell, asked in read:
         for place, (phase, trial_id, seed, hyperparameters) in enumerate(asked):
@@ -297,17 +297,6 @@ def _records(
     for trial_id in asked_for - found.keys():
         found[trial_id] = _record(paths.trial(trial_id), unreadable, provenance)
     return found
-
-
-def _spoilt(paths: ResultPaths, records: Mapping[str, dict[str, Any]], unreadable: list[str]) -> set[str]:
-    """The trials whose predictions are not those that their records speak of."""
-    spoilt = set()
-    for trial_id, columns in records.items():
-        said = columns.pop("predictions", None)
-        if why := predictions_fault(paths, trial_id, said):
-            spoilt.add(trial_id)
-            unreadable.append(f"{paths.predictions(trial_id).relative_to(paths.root)}: {why}")
-    return spoilt
 
 
 def _record(
