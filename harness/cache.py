@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 CACHE_VARIABLE = "HARNESS_CACHE"
+# What a sealed folder says of its files. Hidden: a model's fingerprint and its readers pass it over.
+_LIST = ".checksums"
 
 
 def cache_folder() -> Path:
@@ -27,6 +31,81 @@ def digest(value: Any, length: int = 16) -> str:
     """Hash of plain values that does not depend on the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def checksum(path: Path, size: int | None = None) -> str:
+    """CRC-32 of a file, or of its first `size` bytes, in hexadecimals: against accidents, at gigabytes a
+    second. Raises: OSError."""
+    found, left = 0, path.stat().st_size if size is None else size
+    with path.open("rb") as file:
+        while block := file.read(min(1 << 22, left)):
+            found = zlib.crc32(block, found)
+            left -= len(block)
+    return f"{found:08x}"
+
+
+def is_sealed(folder: Path) -> bool:
+    return (folder / _LIST).exists()
+
+
+def seal(folder: Path) -> None:
+    """Leave a list of the folder's files with their checksums in it."""
+    listed = {str(path.relative_to(folder)): checksum(path) for path in _files(folder)}
+    (folder / _LIST).write_text(json.dumps({"files": listed, "list": digest(listed)}), encoding="utf-8")
+
+
+def fault(folder: Path) -> str:
+    """Why a sealed folder is not what was written; empty if it is. Reads all of it."""
+    try:
+        content = json.loads((folder / _LIST).read_text(encoding="utf-8"))
+        listed = content["files"]
+        if digest(listed) != content["list"]:
+            return f"{_LIST} is not what was written"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{_LIST} cannot be read ({type(error).__name__})"
+    for name, said in listed.items():
+        try:
+            if checksum(folder / name) != said:
+                return f"{name} is not what was written"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return ""
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _LIST)
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder as one: nobody meets half of it. Locks and what others write beside it stay."""
+    doomed = folder.with_name(f".discarded.{folder.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        folder.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def whole(
+    folder: Path,
+    write: Callable[[Path], None],
+    told: Callable[[Path, str], None],
+    parts: Sequence[str] = (".",),
+) -> Path:
+    """`written_once`, and once more if it is damaged.
+
+    Args:
+        write: leaves a seal in each part.
+        told: of the folder and what is wrong with it.
+        parts: subfolders to look at.
+    """
+    written_once(folder, write)
+    if any(fault(folder / part) for part in parts):
+        with FileLock(folder.with_name(f"{folder.name}.check.lock")):
+            # another process may have seen to it by now
+            if why := next(filter(None, (fault(folder / part) for part in parts)), ""):
+                told(folder, why)
+                discard(folder)
+                written_once(folder, write)
+    return folder
 
 
 def written_once(folder: Path, write: Callable[[Path], None]) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from harness import __version__, registry
-from harness.errors import HarnessError, InputError
+from harness.errors import HarnessError, InputError, NoSpaceError, no_space
 from harness.verbs import compare, dashboard, list_, plan, replay, report, run, status, tensorboard
 from harness.verbs.common import INTERRUPTED, complain
 
@@ -43,8 +43,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code.
 
-    0 done; 1 a file or folder cannot be read or written; 2 bad input, nothing was written; 3 done, some
-    trials failed or a margin was missed; 4 another run holds the results; 130 interrupted, resumable.
+    0 done; 1 a file or folder cannot be read or written, or a disk is full, resumable; 2 bad input, nothing
+    was written; 3 done, some trials failed or a margin was missed; 4 another run holds the results; 130
+    interrupted, resumable.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     chosen = parser().parse_args(given)
@@ -57,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         count = len(error.mistakes)
         complain(f"{count} mistake{'s' if count > 1 else ''}; nothing was run")
         return error.exit_code
+    except NoSpaceError as error:
+        complain(f"{error}: make room and run again:\n  {chosen.again}")
+        return error.exit_code
     except HarnessError as error:
         complain(str(error))
         return error.exit_code
@@ -68,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
+        if full := no_space(error):
+            complain(f"{full}: make room and run again:\n  {chosen.again}")
+            return full.exit_code
         if error.filename is None:
             raise
         complain(f"{error.filename}: {error.strerror}")

@@ -7,9 +7,11 @@ Every check that looks at user input collects `Mistake`s and raises them togethe
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,27 @@ class ResultsLockedError(HarnessError):
 
 class StorageError(HarnessError):
     """The storage of results cannot be reached, or refuses. What it holds is kept: the run can be resumed."""
+
+
+class NoSpaceError(HarnessError):
+    """A disk is full. What was written before is whole; the run can be carried on once there is room."""
+
+
+_FULL = ("No space left on device", "Disk quota exceeded", "disk is full", "os error 28")
+
+
+def no_space(error: BaseException) -> NoSpaceError | None:
+    """What an error comes to if a full disk is behind it, however libraries have wrapped it; else None."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, NoSpaceError):
+            return found
+        number = found.errno if isinstance(found, OSError) else None
+        if number in (errno.ENOSPC, errno.EDQUOT) or any(words in str(found) for words in _FULL):
+            place = found.filename if isinstance(found, OSError) else None
+            return NoSpaceError(f"no space left in {Path(place).parent}" if place else "no space left")
+        found = found.__cause__ or found.__context__
+    return None
 
 
 class Mistakes(list[Mistake]):

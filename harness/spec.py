@@ -51,6 +51,7 @@ class Resources(Plugin):
         share: whether trials share work: what frozen rungs give is computed once and kept, and trials that
             train the head alone run together.
         store_gb: what a machine may keep of that, in GB.
+        checkpoint_gb: what the checkpoints of running and interrupted trials may take, in GB.
         bundle: trials that run together at most.
     """
 
@@ -65,6 +66,7 @@ class Resources(Plugin):
     growth: int = Field(default=1, ge=1, le=64)
     share: bool = True
     store_gb: float = Field(default=20, ge=0)
+    checkpoint_gb: float = Field(default=100, ge=0)
     bundle: int = Field(default=64, ge=1)
 
     def reserved(self, times: int = 1) -> tuple[float, float]:

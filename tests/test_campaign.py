@@ -579,7 +579,17 @@ def test_a_cells_file_says_which_trials_are_its_own_and_what_won(paths: ResultPa
     assert first.trial_id in [entry["trial_id"] for entry in early["tune"]]
     run(plan, paths, choose({2e-5: [0.5, 0.5], 1e-4: [0.9, 0.9], 1e-3: [0.1, 0.1]}))
     late = cells(paths)["one/full"]
-    assert set(late) == {"id", "task", "backbone", "strategy", "tune", "confirm", "winner", "state"}
+    assert set(late) == {
+        "id",
+        "task",
+        "backbone",
+        "strategy",
+        "tune",
+        "confirm",
+        "winner",
+        "state",
+        "checksum",
+    }
     assert (late["id"], late["backbone"], late["state"]) == (plan.cells[0].id, "small", "done")
     assert [(entry["trial_id"], entry["seed"]) for entry in late["tune"]] == [
         (t.trial_id, t.seed) for t in plan.planned()

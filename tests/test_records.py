@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from harness.errors import ResultsLockedError
 from harness.records import lock
 from harness.records.paths import ResultPaths, replace_file, write_json, write_text
+from harness.records.reader import at_work_since
 from harness.records.record import read_record, read_records, write_predictions, write_record
 
 
@@ -228,3 +230,18 @@ def test_the_lock_is_free_after_an_error_inside(tmp_path: Path) -> None:
         raise RuntimeError("the sweep broke")
     with lock.hold(paths):
         assert paths.root.exists()
+
+
+def test_a_lock_file_of_a_dead_process_is_free_whoever_has_its_number_now(tmp_path: Path) -> None:
+    """What is left of it, with the number of a process that lives, keeps nobody out."""
+    paths = ResultPaths(tmp_path)
+    process = hold_elsewhere(paths.root)
+    process.kill()
+    process.communicate()
+    owner = paths.lock.with_suffix(".owner")
+    assert paths.lock.exists() and json.loads(owner.read_text())["pid"] == process.pid
+    owner.write_text(json.dumps({"pid": os.getppid(), "host": socket.gethostname()}))
+    os.utime(owner, (1.0, 1.0))
+    assert at_work_since(paths) is None, "the process is younger than the run"
+    with lock.hold(paths):
+        assert json.loads(owner.read_text())["pid"] == os.getpid()

@@ -14,7 +14,8 @@ from harness.cli import main
 from harness.errors import InputError
 from harness.plan import Trial, hyperparameters
 from harness.records.paths import ResultPaths
-from harness.records.record import Record, read_record, write_record
+from harness.records.record import Record, read_record, read_records, write_record
+from harness.records.seal import read_sealed, write_sealed
 from harness.tuning.replay import recorded_sweep, replays, training
 
 RACE = ["racing.level=0.01"]
@@ -90,13 +91,11 @@ def test_a_winner_that_nobody_confirmed_is_stood_in_for_or_trained(tmp_path: Pat
     campaign.close()
     # the recorded winner is stopped where another one came before it at every rung
     for cell in load_study(paths).cells:
-        winner = [i for i in paths.trials.iterdir() if json.loads(i.read_text())["strategy"] == cell.strategy]
-        for path in winner:
-            made = json.loads(path.read_text())
+        for made in [found for found in read_records(paths) if found["strategy"] == cell.strategy]:
             if made["phase"] == "tune" and made["hyperparameters"] == cell.winner:
                 for point in made["curve"][: EPOCHS - 1]:
                     point["validation"]["accuracy"] = 0.1
-                path.write_text(json.dumps(made))
+                write_record(paths, made)
     asked: list[Trial] = []
 
     def train(trial: Trial) -> Record:
@@ -114,9 +113,9 @@ def spoil(paths: ResultPaths, what: str) -> list[str]:
     """Something that makes a folder no full grid; returns the settings to replay it with."""
     if what == "cells":
         path = next(paths.cells.iterdir())
-        path.write_text(json.dumps({**json.loads(path.read_text()), "state": "confirming"}))
+        write_sealed(path, {**read_sealed(path), "state": "confirming"})
     elif what == "race":
-        paths.plan.write_text(json.dumps({**json.loads(paths.plan.read_text()), "racing": {"level": 0.1}}))
+        write_sealed(paths.plan, {**read_sealed(paths.plan), "racing": {"level": 0.1}})
     elif what == "trials":
         trials = [path for path in paths.trials.iterdir() if json.loads(path.read_text())["phase"] == "tune"]
         trials[0].unlink()

@@ -15,6 +15,7 @@ from harness import spec
 from harness.plan import Plan, make_plan
 from harness.prepare import prepare
 from harness.recipe import parse
+from harness.records.paths import ResultPaths
 from harness.records.record import Record, read_record
 from harness.training.checkpoint import Checkpoints, Progress
 from harness.training.data import open_split
@@ -81,7 +82,7 @@ def job_of(plan: Plan, workspace: Workspace, seed: int = 0) -> Job:
 
 def train(job: Job, path: Path) -> Progress:
     progress = Progress()
-    member = Member(job, progress, None, Checkpoints(path, 1e9))
+    member = Member(job, progress, None, Checkpoints(ResultPaths(path), "t", 1e9))
     for _ in fit([member]):
         pass
     if member.error is not None:
@@ -119,7 +120,7 @@ def test_the_record_explains_itself_and_is_on_disk(planned: Any) -> None:
     assert set(record["cost"]) == cost
     assert all(value > 0 for value in record["cost"].values())
     assert record["cost"]["steps"] == 2 * math.ceil(64 / 8)
-    assert set(record["provenance"]) == {"versions", "git", "hardware", "data", "weights"}
+    assert set(record["provenance"]) == {"versions", "git", "code", "hardware", "data", "weights"}
     import pandas as pd
 
     predictions = pd.read_parquet(workspace.paths.predictions(record["trial_id"]))

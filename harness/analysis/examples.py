@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pyarrow.lib import ArrowInvalid
 
 from harness.records.paths import ResultPaths
-from harness.records.record import PARTS
+from harness.records.record import PARTS, predictions_fault
 
 Parts: TypeAlias = NDArray[np.float64]
 Examples: TypeAlias = Callable[[str, str], Parts | None]
@@ -22,11 +22,14 @@ def unknown_examples(trial_id: str, metric: str) -> Parts | None:
     return None
 
 
-def examples_of(paths: ResultPaths) -> Examples:
-    """Of the trials in a results folder; a file that cannot be read counts as not there."""
+def examples_of(paths: ResultPaths, spoilt: Collection[str] = ()) -> Examples:
+    """Of the trials in a results folder; a file that cannot be read counts as not there, and so do those of
+    the trials that are `spoilt`."""
 
     def read(trial_id: str, metric: str) -> Parts | None:
         path, column = paths.predictions(trial_id), f"{PARTS}{metric}"
+        if trial_id in spoilt:
+            return None
         try:
             if column not in pq.read_schema(path).names:
                 return None
@@ -37,3 +40,17 @@ def examples_of(paths: ResultPaths) -> Examples:
         return parts if parts.ndim == 2 else None
 
     return read
+
+
+def spoilt_predictions(
+    paths: ResultPaths, records: Mapping[str, dict[str, Any]], unreadable: list[str]
+) -> set[str]:
+    """The trials whose predictions are not those that their records speak of; takes the checksums out of
+    `records` (columns by trial id), and adds a line for each to `unreadable`."""
+    spoilt = set()
+    for trial_id, columns in records.items():
+        said = columns.pop("predictions", None)
+        if why := predictions_fault(paths, trial_id, said):
+            spoilt.add(trial_id)
+            unreadable.append(f"{paths.predictions(trial_id).relative_to(paths.root)}: {why}")
+    return spoilt

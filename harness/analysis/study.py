@@ -13,13 +13,15 @@ from typing import Any
 
 import pandas as pd
 
-from harness.analysis.examples import Examples, examples_of, unknown_examples
+from harness.analysis.examples import Examples, examples_of, spoilt_predictions, unknown_examples
 from harness.errors import bad
 from harness.records import index, remote
 from harness.records.paths import ResultPaths
+from harness.records.quarantine import remarks, worded
 from harness.records.record import STATUSES
+from harness.records.seal import unsealed
 
-PROVENANCE = ("versions", "git", "hardware", "data", "weights")
+PROVENANCE = ("versions", "git", "code", "hardware", "data", "weights")
 COSTS = ("wall_s", "device_s", "flops", "steps", "trainable_params", "peak_memory_mb")
 DELTA = 0.01
 """Of tasks that do not say."""
@@ -110,6 +112,8 @@ class Study:
             phase, seed and trial, whatever the order of files.
         cells: the planned cells, in the plan's order.
         unreadable: "file: why" for each file that exists and cannot be used.
+        damaged: a line for each file that a run found damaged and made or ran again.
+        mixed: ids of cells whose records were made by different versions of packages or code.
         unfinished: ids of the cells that are not done, in the plan's order.
         sources: the backbones that were trained on a source task first.
         examples: asked for (trial id, metric), gives what each test example adds to a trial's score, shape
@@ -124,6 +128,8 @@ class Study:
     frame: pd.DataFrame
     cells: tuple[Cell, ...]
     unreadable: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+    mixed: tuple[str, ...] = ()
     unfinished: tuple[str, ...] = ()
     provenance: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     unused: int = 0
@@ -168,6 +174,8 @@ def load_study(paths: ResultPaths) -> Study:
     stored = index.stamps(paths)
     asked_for = {trial_id for _, asked in read for _, trial_id, _, _ in asked}
     records = _records(paths, asked_for, stored, unreadable, provenance)
+    made_by = {i: record.pop("made_by") for i, record in records.items() if "made_by" in record}
+    spoilt = spoilt_predictions(paths, records, unreadable)
     rows: list[dict[str, Any]] = []
     for cell, asked in read:
         for place, (phase, trial_id, seed, hyperparameters) in enumerate(asked):
@@ -195,11 +203,17 @@ def load_study(paths: ResultPaths) -> Study:
         frame=frame_of(rows),
         cells=tuple(cells),
         unreadable=tuple(sorted(unreadable)),
+        damaged=tuple(map(worded, remarks(paths))),
+        mixed=tuple(
+            cell.id
+            for cell, asked in read
+            if len({made_by[trial_id] for _, trial_id, _, _ in asked if trial_id in made_by}) > 1
+        ),
         unfinished=tuple(cell.id for cell in cells if cell.state not in SETTLED),
         provenance={part: dict(sorted(counts.items())) for part, counts in provenance.items()},
         unused=len(stored.keys() - records.keys() - {str(source["trial_id"]) for source in sources}),
         sources=tuple(_source(source, paths, unreadable) for source in sources),
-        examples=examples_of(paths),
+        examples=examples_of(paths, spoilt),
         again=_again(paths) if paths.sweep.exists() else None,
     )
 
@@ -217,10 +231,7 @@ def number(value: object) -> float | None:
 
 def _read(path: Path, text: str | None = None) -> dict[str, Any]:
     """A JSON object from a file, or from its text. Raises: OSError, ValueError."""
-    value = json.loads(path.read_text(encoding="utf-8") if text is None else text)
-    if not isinstance(value, dict):
-        raise ValueError("holds no JSON object")
-    return value
+    return unsealed(path.read_text(encoding="utf-8") if text is None else text)
 
 
 def _plan(path: Path) -> dict[str, Any]:
@@ -322,6 +333,8 @@ def _record(
             metrics = (record.get("metrics") or {}).get(split) or {}
             columns |= {f"{split}.{name}": number(value) for name, value in metrics.items()}
         facts = dict(record.get("provenance") or {})
+        columns["made_by"] = json.dumps([facts.get(part) for part in ("versions", "code")], sort_keys=True)
+        columns["predictions"] = record.get("predictions")
     except FileNotFoundError:
         return {"status": "missing", "reason": ""}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from harness.backbones.base import Backbone, set_up_transformers
 from harness.backbones.family import Family, Small
-from harness.cache import cache_folder, digest, written_once
+from harness.cache import cache_folder, digest, seal, whole
 from harness.errors import InputError, Mistakes, bad, nearest
 from harness.registry import find, plugins
 
@@ -46,7 +46,13 @@ class Untrained(Backbone):
             "versions": [metadata.version(package) for package in ("torch", "transformers")],
         }
         folder = cache_folder() / "untrained" / digest(content)
-        return str(written_once(folder, lambda path: self._write(path, small, content)))
+
+        def write(path: Path) -> None:
+            self._write(path, small, content)
+            seal(path)
+
+        # made anew, it is the same model, of which nobody need be told
+        return str(whole(folder, write, lambda path, why: None))
 
     def _write(self, folder: Path, small: Small, content: dict[str, Any]) -> None:
         import torch

@@ -3,21 +3,22 @@ a file per trial, and resumed without reading whole records.
 
 `trials/<id>.json` stays the truth. A row of the index stands for its file as long as the file has the size
 and the time of change that it had when it was indexed; whatever has no such row is read from its file. A
-part that cannot be read is passed over, so an index may be lost, stale or deleted at any time: the next run
-of the sweep indexes again what has no row.
+part whose checksum, which is in its name, is not that of its content is passed over, so an index may be lost,
+stale or deleted at any time: the next run of the sweep indexes again what has no row.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 from pyarrow import parquet
 
+from harness.cache import checksum
 from harness.records.paths import ResultPaths, replace_file
 from harness.records.record import brief, parse_record
 
@@ -33,6 +34,8 @@ _SCHEMA = pa.schema(
     ]
 )
 
+# What Arrow raises for a file that is damaged; its own errors are among these.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, NotImplementedError)
 _STAMP = ("trial_id", "size", "mtime_ns")
 
 Stamp = tuple[int, int]
@@ -50,22 +53,55 @@ def stamps(paths: ResultPaths) -> dict[str, Stamp]:
 
 
 def covered(
-    paths: ResultPaths, column: Literal["brief", "record"], left: dict[str, Stamp]
+    paths: ResultPaths,
+    column: Literal["brief", "record"],
+    left: dict[str, Stamp],
+    damaged: list[Path] | None = None,
 ) -> Iterator[tuple[str, str]]:
     """(trial id, text) of every record in `left` that the index covers, in no order.
 
     What is yielded is taken from `left`: what stays there is to be read from its file.
+
+    Args:
+        damaged: gets the parts that are not what was written.
     """
     for part in sorted(paths.index.glob("*.parquet")):
         try:
-            for batch in parquet.ParquetFile(part).iter_batches(BATCH, columns=[*_STAMP, column]):
-                rows = zip(*(values.to_pylist() for values in batch.columns), strict=True)
-                for trial_id, size, changed, text in rows:
-                    if left.get(trial_id) == (size, changed):
-                        del left[trial_id]
-                        yield trial_id, text
-        except (OSError, ValueError, KeyError):  # Arrow's own errors are among these
+            for trial_id, size, changed, text in _rows(part, *_STAMP, column):
+                if left.get(trial_id) == (size, changed):
+                    del left[trial_id]
+                    yield trial_id, text
+        except _DAMAGE:
+            if damaged is not None:
+                damaged.append(part)
+
+
+def copies(paths: ResultPaths, trial_ids: Collection[str]) -> dict[str, str]:
+    """The latest text that the index holds of these records, whatever their files are like now."""
+    found: dict[str, str] = {}
+    for part in sorted(paths.index.glob("*.parquet")):
+        try:
+            for trial_id, text in _rows(part, "trial_id", "record"):
+                if trial_id in trial_ids:
+                    found[trial_id] = text
+        except _DAMAGE:
             continue
+    return found
+
+
+def _rows(part: Path, *columns: str) -> Iterator[tuple[Any, ...]]:
+    """Raises: what is in `_DAMAGE`."""
+    _, said = _name(part)
+    if said and said != checksum(part):  # Arrow would believe some flipped bits
+        raise ValueError("its checksum is not that of its content")
+    for batch in parquet.ParquetFile(part).iter_batches(BATCH, columns=list(columns)):
+        yield from zip(*(values.to_pylist() for values in batch.columns), strict=True)
+
+
+def _name(part: Path) -> tuple[str, str]:
+    """The number of a part, and its checksum; those of before there were checksums have none."""
+    number, _, said = part.stem.partition("-")
+    return number, said
 
 
 class IndexWriter:
@@ -74,8 +110,8 @@ class IndexWriter:
     def __init__(self, paths: ResultPaths) -> None:
         self._paths = paths
         self._waiting: list[str] = []
-        numbers = [int(part.stem) for part in paths.index.glob("*.parquet") if part.stem.isdecimal()]
-        self._next = max(numbers, default=-1) + 1
+        numbers = [_name(part)[0] for part in paths.index.glob("*.parquet")]
+        self._next = max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
 
     def add(self, trial_id: str) -> None:
         """A record is on disk. Indexed with the next part."""
@@ -91,6 +127,7 @@ class IndexWriter:
             table = pa.Table.from_pylist(rows, schema=_SCHEMA)
             part = self._paths.index / f"{self._next:05}.parquet"
             replace_file(part, lambda path: parquet.write_table(table, path, compression="zstd"))
+            part.rename(part.with_stem(f"{part.stem}-{checksum(part)}"))
             self._next += 1
 
 

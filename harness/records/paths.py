@@ -67,6 +67,11 @@ class ResultPaths:
         return self.root / "optuna.db"
 
     @property
+    def quarantine(self) -> Path:
+        """Files that were found damaged, see `records.quarantine`."""
+        return self.root / "quarantine"
+
+    @property
     def frame(self) -> Path:
         return self.root / "trials.parquet"
 

@@ -17,6 +17,7 @@ from harness.records.index import Stamp
 from harness.records.paths import ResultPaths
 from harness.records.pull import refresh
 from harness.records.record import STATUSES
+from harness.records.seal import read_sealed, unsealed
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ class Reader:
             stamp = _stamp(path)
             if stamp == self._plan_stamp:
                 return
-            plan = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(plan, dict) or plan.get("format") != 1:
+            plan = read_sealed(path)
+            if plan.get("format") != 1:
                 raise ValueError("not of a format that this version reads")
             if missing := {"name", "seeds", "tasks", "cells"} - plan.keys():
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
@@ -114,7 +115,7 @@ class Reader:
         if self.cells.get(cell_id, _NOTHING).stamp == stamp:
             return
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = read_sealed(path)
             self.cells[cell_id] = Listed(
                 stamp=stamp,
                 state=str(stored["state"]),
@@ -156,7 +157,7 @@ class Reader:
     def curve(self, trial_id: str) -> list[dict[str, Any]]:
         """The evaluations of a trial; none if its record cannot be read."""
         try:
-            return list(json.loads(_text(self.paths.trial(trial_id)))["curve"])
+            return list(unsealed(_text(self.paths.trial(trial_id)))["curve"])
         except (ValueError, KeyError, TypeError):
             return []
 
@@ -178,7 +179,7 @@ def at_work_since(paths: ResultPaths) -> float | None:
 
 def _kept(trial_id: str, stamp: Stamp, text: str) -> Ended:
     try:
-        record = json.loads(text)
+        record = unsealed(text)
         if record["trial_id"] == trial_id and record["status"] in STATUSES:
             cost, validation = record.get("cost") or {}, (record.get("metrics") or {}).get("validation") or {}
             seconds = (float(cost.get(name) or 0.0) for name in ("wall_s", "device_s"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from harness.records.paths import ResultPaths, replace_file, write_json
+from harness.cache import checksum
+from harness.records.paths import ResultPaths, replace_file
+from harness.records.seal import read_sealed, unsealed, write_sealed
 
 Status = Literal["finished", "stopped", "diverged", "infeasible", "failed"]
 STATUSES: tuple[Status, ...] = ("finished", "stopped", "diverged", "infeasible", "failed")
@@ -37,7 +38,7 @@ class Cost(TypedDict):
 
 class Brief(TypedDict):
     """Of a record what a campaign and its views need: a tenth of it. `resources` are the CPUs and GPUs that
-    were reserved."""
+    were reserved, `predictions` is the checksum of the trial's file of predictions, null without one."""
 
     trial_id: str
     status: Status
@@ -46,6 +47,7 @@ class Brief(TypedDict):
     curve: list[dict[str, Any]]
     cost: Cost
     resources: dict[str, float] | None
+    predictions: str | None
 
 
 class Record(Brief):
@@ -73,7 +75,7 @@ class Record(Brief):
 
 
 # Records of before these were written count all the same.
-_NEEDED = Record.__required_keys__ - {"retention", "stages", "sharing", "resources"}
+_NEEDED = Record.__required_keys__ - {"retention", "stages", "sharing", "resources", "predictions"}
 
 
 def finite(value: Any) -> Any:
@@ -88,27 +90,47 @@ def finite(value: Any) -> Any:
 
 
 def write_record(paths: ResultPaths, record: Record) -> None:
-    write_json(paths.trial(record["trial_id"]), finite(record))
+    write_sealed(paths.trial(record["trial_id"]), finite(record))
 
 
 def read_record(path: Path, trial_id: str | None = None) -> Record | None:
     """The record of a trial, by default the one that the file is named after; None if the file does not hold
     it."""
     try:
-        return parse_record(path.read_text(encoding="utf-8"), trial_id or path.stem)
+        return _record(read_sealed(path), trial_id or path.stem)
     except (OSError, ValueError):
         return None
 
 
 def parse_record(text: str, trial_id: str) -> Record | None:
-    """The record of a trial in JSON; None if the text is no record, or another trial's."""
+    """The record of a trial in JSON; None if the text is no record, another trial's, or damaged."""
     try:
-        record: Record = json.loads(text)
-        known = record["trial_id"] == trial_id and record["status"] in STATUSES
-        known = known and record.keys() >= _NEEDED
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return _record(unsealed(text), trial_id)
+    except ValueError:
         return None
-    return record if known else None
+
+
+def record_fault(path: Path) -> str:
+    """Why a file holds no record of the trial that it is named after; empty if it does, or is gone."""
+    try:
+        _record(read_sealed(path), path.stem)
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        return f"no record: {error}"
+    return ""
+
+
+def _record(value: Any, trial_id: str) -> Record:
+    """Raises: ValueError if it is not the record of this trial."""
+    if missing := _NEEDED - value.keys():
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    if value["trial_id"] != trial_id:
+        raise ValueError("holds another trial's record")
+    if value["status"] not in STATUSES:
+        raise ValueError(f"unknown status {value['status']!r}")
+    record: Record = value
+    return record
 
 
 def brief(record: Record) -> Brief:
@@ -123,6 +145,7 @@ def brief(record: Record) -> Brief:
         "curve": curve,
         "cost": record["cost"],
         "resources": record.get("resources"),
+        "predictions": record.get("predictions"),
     }
 
 
@@ -136,12 +159,35 @@ def read_records(paths: ResultPaths) -> Iterator[Record]:
 
 def write_predictions(
     paths: ResultPaths, trial_id: str, rows: list[dict[str, Any]], parts: Mapping[str, Any] | None = None
-) -> None:
+) -> str:
     """Predictions per test example: columns `example`, `reference`, `prediction`, the kind's extras, and what
-    the example adds to each metric (`parts`, shape (examples, k) each), as lists of numbers."""
+    the example adds to each metric (`parts`, shape (examples, k) each), as lists of numbers.
+
+    Returns: the file's checksum, for the record.
+    """
     import pandas as pd
 
     frame = pd.DataFrame(rows)
     for metric, values in (parts or {}).items():
         frame[f"{PARTS}{metric}"] = list(values)
-    replace_file(paths.predictions(trial_id), lambda path: frame.to_parquet(path, index=False))
+    found: list[str] = []
+
+    def write(path: Path) -> None:
+        frame.to_parquet(path, index=False)
+        found.append(checksum(path))
+
+    replace_file(paths.predictions(trial_id), write)
+    return found[0]
+
+
+def predictions_fault(paths: ResultPaths, trial_id: str, said: str | None) -> str:
+    """Why the predictions of a trial are not those of which its record has `said` the checksum; empty if they
+    are, or it speaks of none."""
+    try:
+        if said is None or checksum(paths.predictions(trial_id)) == said:
+            return ""
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return "its checksum is not that of its record"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path as FilePath
@@ -91,8 +91,23 @@ class Search(Plugin):
         return None
 
     @abstractmethod
-    def open(self, space: SearchSpace, cell: str, higher_is_better: bool, folder: FilePath) -> Asker:
-        """Start or resume the search of a cell; what it must remember it keeps below `folder`."""
+    def open(
+        self,
+        space: SearchSpace,
+        cell: str,
+        higher_is_better: bool,
+        folder: FilePath,
+        known: Sequence[Values] = (),
+    ) -> Asker:
+        """Start or resume the search of a cell; what it must remember it keeps below `folder`.
+
+        Args:
+            known: what a search that does not remember had asked for: it asks for these first.
+        """
+
+    def remembers(self, folder: FilePath) -> bool:
+        """Whether what it keeps below `folder` is there. Raises: ValueError if that is damaged."""
+        return True
 
 
 class Listed:

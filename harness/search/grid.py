@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Sequence
 from pathlib import Path as FilePath
 from typing import ClassVar
 
@@ -36,5 +37,12 @@ class Grid(Search):
             rest = [values for index, values in enumerate(rest) if index in kept]
         return [space.default, *rest]
 
-    def open(self, space: SearchSpace, cell: str, higher_is_better: bool, folder: FilePath) -> Asker:
+    def open(
+        self,
+        space: SearchSpace,
+        cell: str,
+        higher_is_better: bool,
+        folder: FilePath,
+        known: Sequence[Values] = (),
+    ) -> Asker:
         return Listed(self.configurations(space, cell))

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path as FilePath
 from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -11,6 +15,13 @@ from harness.space import Space
 
 if TYPE_CHECKING:
     import optuna
+
+
+_FILE = "optuna.db"
+# Attributes of a trial: checksums of what it was given, and of what it came to.
+_ASKED, _TOLD = "checksum_asked", "checksum_told"
+# What SQLite says of a storage that is whole.
+_NO_FAULT = ("database is locked", "disk is full", "unable to open")
 
 
 class Optuna(Search):
@@ -31,28 +42,49 @@ class Optuna(Search):
     def reason_against(self, space: SearchSpace) -> str:
         return "" if self.trials or not space.axes else "optuna needs `trials`, its budget per cell"
 
-    def open(self, space: SearchSpace, cell: str, higher_is_better: bool, folder: FilePath) -> Asker:
-        return _Study(self, space, cell, higher_is_better, folder)
+    def open(
+        self,
+        space: SearchSpace,
+        cell: str,
+        higher_is_better: bool,
+        folder: FilePath,
+        known: Sequence[Values] = (),
+    ) -> Asker:
+        return _Study(self, space, cell, higher_is_better, folder, known)
+
+    def remembers(self, folder: FilePath) -> bool:
+        path = folder / _FILE
+        if not path.exists():
+            return False
+        if why := _fault(path):
+            raise ValueError(why)
+        return True
 
 
 class _Study:
     """Hands out first what the study already holds, so that a resumed sweep knows what it had tried."""
 
     def __init__(
-        self, settings: Optuna, space: SearchSpace, cell: str, higher_is_better: bool, folder: FilePath
+        self,
+        settings: Optuna,
+        space: SearchSpace,
+        cell: str,
+        higher_is_better: bool,
+        folder: FilePath,
+        known: Sequence[Values],
     ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'optuna.db'}")
+        storage = optuna.storages.RDBStorage(f"sqlite:///{folder / _FILE}")
         # Optuna refuses to change the choices of a study, and old bounds would bias the sampler: another
         # space is another study.
         name = f"{cell} | {_fingerprint(space)}"
-        known = [s.study_name for s in storage.get_all_studies()]
-        done = len(storage.get_all_trials(storage.get_study_id_from_name(name))) if name in known else 0
+        studies = [s.study_name for s in storage.get_all_studies()]
+        done = len(storage.get_all_trials(storage.get_study_id_from_name(name))) if name in studies else 0
         # A sampler restarted in a resumed sweep must not repeat its first draws: the seed moves on with
         # the number of trials that the study already has.
-        seed = (settings.seed + 1_000_003 * done) % 2**32
+        seed = (settings.seed + 1_000_003 * max(done, len(known))) % 2**32
         sampler: optuna.samplers.BaseSampler
         if settings.sampler == "tpe":
             sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
@@ -70,16 +102,20 @@ class _Study:
         self._budget = settings.budget(space)
         self._axes = {".".join(path): (path, axis) for path, axis in space.axes.items()}
         if not self._study.trials and space.axes:
-            default = {}
-            for label, (path, axis) in self._axes.items():
-                value = space.default[path]
-                choices = self._choices(axis)
-                default[label] = choices[_index(axis, value)] if choices else value
-            self._study.enqueue_trial(default)
+            for values in known or [space.default]:
+                self._study.enqueue_trial(self._named(values))
         waiting = optuna.trial.TrialState.WAITING
         self._again = [t for t in self._study.trials if t.state != waiting][: self._budget]
         self._asked = 0
         self._open: dict[str, list[optuna.Trial]] = {}  # not told yet, by their values
+
+    def _named(self, values: Values) -> dict[str, Any]:
+        """A configuration as Optuna knows it."""
+        named = {}
+        for label, (path, axis) in self._axes.items():
+            choices = self._choices(axis)
+            named[label] = choices[_index(axis, values[path])] if choices else values[path]
+        return named
 
     @staticmethod
     def _choices(axis: Space) -> list[Any]:
@@ -110,6 +146,8 @@ class _Study:
         trial = self._study.ask() if known is None else optuna.Trial(self._study, known._trial_id)
         # What the trial was given before stays; one that a kill caught half-way gets the rest now.
         values = {path: self._suggest(trial, label, axis) for label, (path, axis) in self._axes.items()}
+        if known is None or not known.state.is_finished():
+            trial.set_user_attr(_ASKED, _seal_of(trial))
         self._open.setdefault(key(values), []).append(trial)
         return values
 
@@ -130,7 +168,45 @@ class _Study:
                 continue
             for step, (_, reached) in enumerate(outcome.curve, start=1):
                 trial.report(self._sign * reached, step)
+            trial.set_user_attr(_TOLD, _checksum([state.name, score]))
             self._study.tell(trial, score, state=state)
+
+
+def _fault(path: FilePath) -> str:
+    """Why a storage is not what was written; empty if it is, as far as can be known: SQLite verifies how its
+    pages hang together, our checksums the parameters and values of trials."""
+    import optuna
+
+    try:
+        with closing(sqlite3.connect(path)) as base:
+            (found,) = base.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok" or path.stat().st_size == 0:
+            return f"SQLite says: {found if path.stat().st_size else 'it is empty'}"
+        storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+        for study in storage.get_all_studies():
+            for trial in storage.get_all_trials(study._study_id, deepcopy=False):
+                asked, told = trial.user_attrs.get(_ASKED), trial.user_attrs.get(_TOLD)
+                complete = trial.state == optuna.trial.TrialState.COMPLETE
+                ended = [trial.state.name, trial.value if complete else None]
+                altered = told is not None and trial.state.is_finished() and told != _checksum(ended)
+                if altered or (asked is not None and asked != _seal_of(trial)):
+                    return f"trial {trial.number} of '{study.study_name}' is not what was written"
+        storage.engine.dispose()
+    except Exception as error:  # whatever SQLite, SQLAlchemy and Optuna make of damaged content
+        if any(word in str(error) for word in _NO_FAULT):
+            raise OSError(errno.EIO, f"cannot be used: {error}", str(path)) from error
+        return f"cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})"
+    return ""
+
+
+def _seal_of(trial: optuna.Trial | optuna.trial.FrozenTrial) -> str:
+    """Checksum of what a trial was given, and from where."""
+    ranges = {name: repr(found) for name, found in trial.distributions.items()}
+    return _checksum([sorted(trial.params.items()), sorted(ranges.items())])
+
+
+def _checksum(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 def _index(axis: Space, value: Any) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path as FilePath
 from typing import ClassVar
 
@@ -24,5 +25,12 @@ class Random(Search):
             found.setdefault(key(drawn), drawn)
         return list(found.values())
 
-    def open(self, space: SearchSpace, cell: str, higher_is_better: bool, folder: FilePath) -> Asker:
+    def open(
+        self,
+        space: SearchSpace,
+        cell: str,
+        higher_is_better: bool,
+        folder: FilePath,
+        known: Sequence[Values] = (),
+    ) -> Asker:
         return Listed(self.configurations(space, cell))

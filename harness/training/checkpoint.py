@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from harness.cache import checksum
 from harness.records import remote
-from harness.records.paths import remove_file, replace_file
+from harness.records.paths import ResultPaths, remove_file, replace_file
+from harness.records.quarantine import set_aside
 
 
 class Place(NamedTuple):
@@ -50,35 +55,103 @@ class Progress:
     trainable_params: int = 0
 
 
-class Checkpoints:
-    """Saves at most every `seconds`, beside the place and renamed; a damaged file counts as none."""
+# Ends a checkpoint, with its checksum: PyTorch's reader verifies none, and passes over what follows.
+_MARK = b"crc32"
 
-    def __init__(self, path: Path, seconds: float) -> None:
-        self.path = path
-        self._seconds = seconds
+
+class Checkpoints:
+    """Saves at most every `seconds`, beside the place and renamed.
+
+    Args:
+        most: bytes that all checkpoints of a results folder may take; what would be more is not written.
+
+    Attributes:
+        remarks: what went wrong with checkpoints, for the trial's record.
+    """
+
+    def __init__(self, paths: ResultPaths, trial_id: str, seconds: float, most: float = math.inf) -> None:
+        self.path = paths.checkpoint(trial_id)
+        self.remarks: list[str] = []
+        self._paths, self._seconds, self._most = paths, seconds, most
         self._saved = time.monotonic()
 
     def due(self) -> bool:
         return time.monotonic() - self._saved >= self._seconds
 
     def save(self, progress: Progress, tensors: dict[str, Any]) -> None:
+        """Where there is no room, the trial does without: it starts again from its checkpoint before, if it
+        has one."""
         content = {"progress": {**vars(progress), "place": tuple(progress.place)}, "tensors": tensors}
-        replace_file(self.path, lambda path: torch.save(content, path))
+        try:
+            if self._others() + _bytes(tensors) > self._most:
+                self._remark(f"no more than {self._most / 1e9:g} GB of checkpoints (resources.checkpoint_gb)")
+            else:
+                replace_file(self.path, lambda path: _write(path, content))
+        except (OSError, RuntimeError) as error:  # PyTorch's writer raises the latter where a disk is full
+            self._remark(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
         self._saved = time.monotonic()
 
+    def _others(self) -> int:
+        """Bytes of the checkpoints of all other trials."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.path.parent) as entries:
+            return sum(entry.stat().st_size for entry in entries if entry.name != self.path.name)
+        return 0
+
+    def _remark(self, why: str) -> None:
+        if not self.remarks:
+            self.remarks.append(f"a checkpoint was not written: {why}")
+
     def load(self) -> tuple[Progress, dict[str, Any]] | None:
-        """What was saved last, tensors on the CPU; None if there is nothing that can be read."""
+        """What was saved last, tensors on the CPU; None if there is nothing, or it is damaged, which is set
+        aside."""
         remote.latest(self.path)
         try:
+            if why := _fault(self.path):
+                raise ValueError(why)
             content = torch.load(self.path, map_location="cpu", weights_only=True)
             progress = Progress(**content["progress"])
             progress.place = Place(*progress.place)
             return progress, content["tensors"]
         except FileNotFoundError:
             return None
-        except Exception:  # whatever a truncated or foreign file makes the reader raise
-            self.remove()
+        except Exception as error:  # whatever a truncated or foreign file makes the reader raise
+            why = " ".join(str(error).split())[:200]
+            set_aside(self._paths, self.path, f"cannot be read: {why}")
+            self.remarks.append(f"its checkpoint was damaged, so that it began anew: {why}")
             return None
 
     def remove(self) -> None:
         remove_file(self.path)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    torch.save(content, path)
+    found = checksum(path)
+    with path.open("ab") as file:
+        file.write(_MARK + found.encode())
+
+
+def _fault(path: Path) -> str:
+    """Why a checkpoint is not what was written; empty if it is, or is of before there were checksums."""
+    with path.open("rb") as file:
+        length = len(_MARK) + 8
+        size = file.seek(0, os.SEEK_END) - length
+        if size < 0:
+            return "it is too short"
+        file.seek(size)
+        end = file.read()
+    said = end.removeprefix(_MARK).decode(errors="replace")
+    return (
+        "its checksum is not that of its content"
+        if end.startswith(_MARK) and checksum(path, size) != said
+        else ""
+    )
+
+
+def _bytes(tensors: Any) -> int:
+    """Of a tree of tensors."""
+    if isinstance(tensors, torch.Tensor):
+        return tensors.numel() * tensors.element_size()
+    if isinstance(tensors, dict):
+        return sum(map(_bytes, tensors.values()))
+    return sum(map(_bytes, tensors)) if isinstance(tensors, (list, tuple)) else 0

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.cache import digest, written_once
+from harness.cache import digest, seal, whole
 from harness.errors import bad
 from harness.records import provenance
+from harness.records.quarantine import remark
 from harness.tasks.base import LENGTH, REFERENCE, Batch, Collate, Example, content_hash
 from harness.tasks.splits import SPLITS
 from harness.training.cut import Leaf
@@ -20,7 +21,7 @@ from harness.training.store import Store
 from harness.training.workspace import Workspace
 
 # To be raised when the code that encodes changes what comes out.
-_FORMAT = 1
+_FORMAT = 2
 # Libraries that have a hand in what an encoded example looks like.
 _READERS = (
     "transformers", "tokenizers", "datasets", "pillow", "torchvision", "timm", "scipy", "soundfile",
@@ -96,8 +97,15 @@ def encoding_key(workspace: Workspace, task: str, backbone: str, max_length: int
     )
 
 
-def encode(workspace: Workspace, task_name: str, backbone_name: str, max_length: int | None) -> Path:
-    """The folder of the encoded splits, written if it is not there. Safe to call from many processes."""
+def encode(
+    workspace: Workspace,
+    task_name: str,
+    backbone_name: str,
+    max_length: int | None,
+    looked_at: Sequence[str] = SPLITS,
+) -> Path:
+    """The folder of the encoded splits, written if it is not there, or if one of those `looked_at` is not
+    what was written. Safe to call from many processes."""
     key = encoding_key(workspace, task_name, backbone_name, max_length)
 
     def write(folder: Path) -> None:
@@ -110,8 +118,9 @@ def encode(workspace: Workspace, task_name: str, backbone_name: str, max_length:
             rows = task.encode(splits[name], processor, facts, max_length)
             rows = rows.add_column(REFERENCE, task.references(splits[name], facts))
             rows.save_to_disk(str(folder / name))
+            seal(folder / name)
 
-    return written_once(Path(workspace.cache) / "encoded" / key, write)
+    return whole(Path(workspace.cache) / "encoded" / key, write, partial(remark, workspace.paths), looked_at)
 
 
 @lru_cache(maxsize=8)
@@ -123,7 +132,8 @@ def open_split(
 
     datasets.disable_progress_bars()
     task = workspace.task(task_name)
-    rows = datasets.load_from_disk(str(encode(workspace, task_name, backbone, max_length) / split))
+    folder = encode(workspace, task_name, backbone, max_length, (split,))
+    rows = datasets.load_from_disk(str(folder / split))
     inputs = rows.remove_columns([LENGTH, REFERENCE])
     return Split(
         rows=InMemory(inputs.to_list()) if inputs.data.nbytes <= _SMALL else inputs,

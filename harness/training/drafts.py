@@ -56,12 +56,14 @@ def draft(
         "drift": {"relative_l2": None},
         "retention": None,
         "sharing": {"stored": [], "bundle": 1, "batched": False},
+        "predictions": None,
         "resources": {"cpus": cpus, "gpus": gpus},
         "attempts": progress.attempts,
         "notes": list(model.remarks),
         "provenance": {
             "versions": provenance.versions(),
             "git": provenance.git(),
+            "code": provenance.code(),
             "hardware": {
                 **provenance.hardware(),
                 "device": _device_name(device),

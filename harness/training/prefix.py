@@ -11,11 +11,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
@@ -24,8 +23,9 @@ import torch
 
 from harness import __version__
 from harness.backbones.base import Backbone
-from harness.cache import digest, written_once
+from harness.cache import digest, discard, seal, whole, written_once
 from harness.records import provenance
+from harness.records.quarantine import remark
 from harness.training.cut import Cut, Leaf
 from harness.training.data import Split, encoding_key, open_split
 from harness.training.model import pretrained
@@ -109,9 +109,10 @@ class Prefix:
                     opened = {d: self._open(folder / str(d), d) for d in self.boundaries}
                     os.utime(folder)  # what was used last is deleted last
                     break
-                except (Damaged, OSError):
+                except (Damaged, OSError) as error:
                     if attempt:
                         raise
+                    remark(self.workspace.paths, folder, str(error))
                     discard(folder)
             self._stores |= {(name, d): store.to(self.run.device) for d, store in opened.items()}
         return self._stores[name, depth]
@@ -161,7 +162,8 @@ def open_prefix(workspace: Workspace, where: Where, device: torch.device) -> Pre
     folder = folder_of(workspace, where) / f"cuts-{asked}"
     try:
         # Judged once: rates that each worker measured for itself would come to different answers.
-        written_once(folder, lambda path: _judge(path / "cuts.json", prefix, split))
+        judge = partial(_judge, prefix=prefix, split=split)
+        whole(folder, judge, partial(remark, workspace.paths))
         judged = json.loads((folder / "cuts.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         prefix.remarks = dict.fromkeys(passes, f"what they give cannot be stored ({error})")
@@ -180,8 +182,8 @@ def open_prefix(workspace: Workspace, where: Where, device: torch.device) -> Pre
     return prefix
 
 
-def _judge(path: Path, prefix: Prefix, split: Split) -> None:
-    """Write down for each planned depth where to cut, or why not."""
+def _judge(folder: Path, prefix: Prefix, split: Split) -> None:
+    """Write down in `cuts.json` for each planned depth where to cut, or why not."""
     workspace, where = prefix.workspace, prefix.where
     passes, flops = workspace.passes[where], workspace.models[where.task, where.backbone].flops
     examples = sum(workspace.facts[where.task].sizes.values())
@@ -208,7 +210,8 @@ def _judge(path: Path, prefix: Prefix, split: Split) -> None:
         else:
             taken += size * examples
             judged[str(depth)] = found
-    path.write_text(json.dumps(judged), encoding="utf-8")
+    (folder / "cuts.json").write_text(json.dumps(judged), encoding="utf-8")
+    seal(folder)
 
 
 def _pays(workspace: Workspace, size: float, flops: float, passes: int) -> bool:
@@ -293,11 +296,3 @@ def release(workspace: Workspace, task: str, backbone: str) -> None:
 def _splits(folder: Path, pattern: str) -> list[Path]:
     """The stored splits, without those that are being written."""
     return [path for path in folder.glob(pattern) if path.is_dir() and not path.name.startswith(".")]
-
-
-def discard(folder: Path) -> None:
-    """Delete a folder as one: nobody meets half of it. Locks and what others write beside it stay."""
-    doomed = folder.with_name(f".discarded.{folder.name}.{os.getpid()}")
-    with contextlib.suppress(OSError):
-        folder.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 
 from harness.cache import digest
-from harness.errors import HarnessError
+from harness.errors import HarnessError, no_space
 from harness.plan import SOURCE
 from harness.recipe import Recipe, parse
 from harness.records.record import Record, Status, write_predictions, write_record
@@ -148,8 +148,9 @@ class Attempt:
         self._retention: dict[str, Any] | None = None
         self._notes: list[str] = []
         self.bundle = 1
+        self._predictions: str | None = None
         self._checkpoints = Checkpoints(
-            self._paths.checkpoint(trial["trial_id"]), workspace.checkpoint_seconds
+            self._paths, trial["trial_id"], workspace.checkpoint_seconds, workspace.checkpoint_bytes
         )
         loaded = self._checkpoints.load()
         self.progress = Progress() if loaded is None else loaded[0]
@@ -243,7 +244,7 @@ class Attempt:
             final[FINAL_TEST] = evaluation.metrics[primary]
             rows = [{"example": index, **row} for index, row in enumerate(evaluation.predictions)]
             parts = job.task.parts(evaluation.predictions, test.references, job.facts)
-            write_predictions(self._paths, trial["trial_id"], rows, parts)
+            self._predictions = write_predictions(self._paths, trial["trial_id"], rows, parts)
         self._writer.scalars(final, progress.steps)
         if trial["phase"] == SOURCE:
             sources.save(trial, workspace, job)
@@ -251,7 +252,12 @@ class Attempt:
         self._drift, self._retention = _kept(trial, workspace, job, untouched, self._notes)
 
     def fail(self, error: Exception) -> None:
-        """Write the record of a trial that came to no score."""
+        """Write the record of a trial that came to no score.
+
+        Raises: NoSpaceError for a full disk, which is no fault of the trial: the run is to stop.
+        """
+        if full := no_space(error):
+            raise full from error
         self.progress.peak_memory_mb = max(self.progress.peak_memory_mb, memory_mb(self._device))
         if isinstance(error, DivergedError):
             self._write("diverged", str(error))
@@ -270,7 +276,8 @@ class Attempt:
         record = self._draft(status, reason)
         record["metrics"] = self._metrics
         record["drift"], record["retention"] = self._drift, self._retention
-        record["notes"] += self._notes
+        record["notes"] += [*self._notes, *self._checkpoints.remarks]
+        record["predictions"] = self._predictions
         write_record(self._paths, record)
         if self.trial["phase"] == SOURCE and status == "finished":
             sources.remember(record, self._workspace)
@@ -294,6 +301,8 @@ def _kept(
         drift = kept.drift(job, origin, untouched)
         retention = sources.retention(trial, workspace, job)
     except Exception as error:
+        if full := no_space(error):
+            raise full from error
         notes.append(f"what was kept is not measured: {explain(error)}")
     return drift, retention
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,18 +13,23 @@ from typing import Any
 
 from harness import __version__
 from harness.backbones.ladder import build_ladder
-from harness.cache import digest, written_once
+from harness.cache import digest, discard, fault, seal, written_once
 from harness.plan import FORMAT
 from harness.recipe import parse
 from harness.records import remote
 from harness.records.paths import void
-from harness.records.record import Record, read_record, write_record
+from harness.records.quarantine import remark
+from harness.records.record import Record, finite, read_record, write_record
+from harness.records.seal import write_sealed
 from harness.training.data import open_split
 from harness.training.job import Job
 from harness.training.kept import put_back
 from harness.training.loop import evaluate
 from harness.training.model import FineTuned, source_model
 from harness.training.workspace import Workspace
+
+# To be raised when what is kept of a source changes.
+_FORMAT = 2
 
 
 def retention(trial: Mapping[str, Any], workspace: Workspace, job: Job) -> dict[str, Any] | None:
@@ -68,6 +72,7 @@ def save(trial: Mapping[str, Any], workspace: Workspace, job: Job) -> None:
     def write(path: Path) -> None:
         job.tuned.model.save_pretrained(path)
         job.task.processor(workspace.backbone(trial["backbone"])).save_pretrained(path)
+        seal(path)
 
     written_once(folder, write)
     remote.push_folder(folder)
@@ -79,7 +84,8 @@ def remember(record: Record, workspace: Workspace) -> None:
 
     def write(path: Path) -> None:
         shutil.copytree(workspace.paths.source(record["trial_id"]), path / "model")
-        (path / "record.json").write_text(json.dumps(record))
+        write_sealed(path / "record.json", finite(record))
+        seal(path)
 
     with contextlib.suppress(OSError):
         written_once(_cached(record["trial_id"], workspace), write)
@@ -92,9 +98,11 @@ def recall(trial: Mapping[str, Any], workspace: Workspace) -> Record | None:
     if not cached.is_dir():
         return None
     record = read_record(cached / "record.json", trial["trial_id"])
-    if record is None or not any((cached / "model").glob("*.safetensors")):
-        shutil.rmtree(cached, ignore_errors=True)  # damaged
+    if (why := fault(cached)) or record is None:
+        remark(workspace.paths, cached, why or "record.json is not of this trial")
+        discard(cached)
         return None
+    record["predictions"] = None  # which stayed with the sweep that trained it
     for name in ("task", "backbone", "strategy"):  # another sweep may call them otherwise
         record[name] = trial[name]
     folder = workspace.paths.source(trial["trial_id"])
@@ -109,5 +117,5 @@ def _cached(trial_id: str, workspace: Workspace) -> Path:
     """A trial's id names neither code nor libraries, which a results folder records; other sweeps must not
     get what older ones made."""
     versions = [metadata.version(package) for package in ("torch", "transformers")]
-    made_by = [FORMAT, __version__, *versions]
+    made_by = [_FORMAT, FORMAT, __version__, *versions]
     return Path(workspace.cache) / "sources" / digest([trial_id, made_by])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,7 @@ class Workspace:
     passes: dict[tuple[str, str, int | None, str], dict[int, int]] = field(default_factory=dict)
     tests: dict[tuple[str, str, int | None, str], dict[int, int]] = field(default_factory=dict)
     store_bytes: float = 0
+    checkpoint_bytes: float = math.inf
 
     @property
     def paths(self) -> ResultPaths:
@@ -143,4 +145,5 @@ def workspace_of(plan: Plan, results: Path) -> Workspace:
         passes=passes(plan) if sweep.resources.share else {},
         tests=tests(plan),
         store_bytes=sweep.resources.store_gb * 1e9,
+        checkpoint_bytes=sweep.resources.checkpoint_gb * 1e9,
     )

@@ -18,9 +18,11 @@ from typing import Literal
 from harness.analysis.racing import Out
 from harness.plan import SOURCE, Cell, Plan, Trial
 from harness.records import index, remote
-from harness.records.paths import ResultPaths, remove_file, write_json
-from harness.records.record import FINAL, Brief, Record, brief, read_record, write_record
+from harness.records.paths import ResultPaths, remove_file
+from harness.records.record import FINAL, Brief, Record, read_record, write_record
+from harness.records.seal import write_sealed
 from harness.search.base import Asker, Listed
+from harness.tuning import recorded
 from harness.tuning.bundles import bundle_key, size, steps
 from harness.tuning.cells import CellState, Summary, Tried, described
 from harness.tuning.losses import outgrown
@@ -72,9 +74,12 @@ class Campaign:
         self._signs = {name: 1.0 if task.higher_is_better else -1.0 for name, task in plan.tasks.items()}
         self._waiting: dict[str, list[tuple[CellState, Tried, int]]] = {}
         self._known: dict[str, Summary] = {}
+        recorded.set_aside_cells(paths)
         self._index = index.IndexWriter(paths)
-        self._recorded = self._read()
+        self._recorded = recorded.briefs(paths, self._index)
+        recorded.remove_checkpoints(paths, self._recorded)
         self._listed = all(cell.configurations is not None for cell in plan.cells)
+        self._remembers = self._listed or recorded.search_remembers(plan, paths)
         self._unsaved: dict[str, CellState] = {}
         self._save_at = 0.0
         self._settled = 0  # so many of the first cells are
@@ -82,17 +87,6 @@ class Campaign:
         self._race = Race(plan, racing.level, self._refill, self._drop_out) if racing else None
         self.cells = [self._open(cell) for cell in self._longest_first()]
         self._sources = self._open_sources()
-
-    def _read(self) -> dict[str, str]:
-        """What earlier runs recorded, by trial id, as JSON: objects would take ten times the memory."""
-        left = index.stamps(self.paths)
-        found = dict(index.covered(self.paths, "brief", left))
-        for trial_id in left:
-            record = read_record(self.paths.trial(trial_id))
-            if record is not None:
-                found[trial_id] = json.dumps(brief(record))
-                self._index.add(trial_id)
-        return found
 
     def _longest_first(self) -> list[Cell]:
         """Task by task in file order; within a task the cells with the longest trials first."""
@@ -111,7 +105,8 @@ class Campaign:
             # Scores of other data, weights or recipes tell a search nothing: they make another study.
             content = self.plan.trial(cell, cell.space.default, 0, "tune").trial_id[:6]
             name = f"{cell.task} | {cell.backbone} | {cell.strategy} | {content}"
-            asker = search.open(cell.space, name, task.higher_is_better, self.paths.root)
+            known = [] if self._remembers else recorded.asked_for(self.plan, self.paths, cell)
+            asker = search.open(cell.space, name, task.higher_is_better, self.paths.root, known)
         else:
             asker = Listed(cell.configurations)
         state = CellState(cell, asker, confirms=len(self.plan.confirm_seeds) > 0)
@@ -126,9 +121,7 @@ class Campaign:
             record = read_record(self.paths.trial(trial.trial_id))
             settled = record is not None and record["status"] in FINAL
             if record is not None and record["status"] == "finished":
-                settled = remote.present(
-                    self.paths.source(trial.trial_id)
-                )  # the weights have not been cleared away
+                settled = recorded.source_whole(self.paths, trial.trial_id)
             if record is not None and settled:
                 self._watch(Event("known", trial, record))
                 self._source_ended(trial, record)
@@ -275,7 +268,7 @@ class Campaign:
             return False
         if outgrown(record, self.plan.sweep.resources):
             return False
-        return record["status"] in FINAL
+        return record["status"] in FINAL and recorded.predictions_whole(self.paths, record)
 
     # -- taking back -----------------------------------------------------------------------------
 
@@ -400,6 +393,8 @@ class Campaign:
         self._save_changed()
         remote.push_database(self.paths.studies)
         self._index.flush()
+        if self.done:
+            recorded.remove_checkpoints(self.paths)
 
     def _save(self, state: CellState) -> None:
         """Which trials belong to the cell, and what won."""
@@ -411,4 +406,4 @@ class Campaign:
             self._left[pair] -= 1
             if self._left[pair] == 0:
                 self._freed(*pair)
-        write_json(self.paths.cell(state.cell.id), described(state))
+        write_sealed(self.paths.cell(state.cell.id), described(state))

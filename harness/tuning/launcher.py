@@ -10,27 +10,25 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import torch
-import yaml
 
-from harness.document import dump
-from harness.errors import Mistakes, bad
-from harness.plan import Plan, as_dict
+from harness.errors import Mistakes, bad, no_space
+from harness.plan import Plan
 from harness.prepare import Prepared, prepare
 from harness.records import remote
 from harness.records.lock import hold
-from harness.records.paths import ResultPaths, remove_file, write_json, write_text
+from harness.records.paths import ResultPaths
 from harness.records.pull import PREDICTIONS, STUDIES, pull
 from harness.records.tensorboard import task_folder, write_experiment
-from harness.spec import Resources, Sweep, resolved
+from harness.spec import Resources, Sweep
 from harness.training import prefix, pulse
 from harness.training.data import encode
 from harness.training.workspace import Workspace, workspace_of
 from harness.tuning.bundles import at_once
 from harness.tuning.campaign import Campaign, Watch
 from harness.tuning.cluster import Cluster
+from harness.tuning.preflight import check_space, recorded_sweep, write_definitions
 
 
 def check_machine(resources: Resources) -> None:
@@ -54,7 +52,10 @@ def check_folder(sweep: Sweep, paths: ResultPaths) -> None:
     A sweep may grow (more seeds, values, strategies, tasks); it is another one if it has another name, or no
     task or no backbone in common.
     """
-    if not remote.latest(paths.sweep).exists():
+    remote.latest(paths.sweep)
+    remote.latest(paths.plan)
+    known = recorded_sweep(paths)
+    if known is None and not paths.sweep.exists():
         if any(not name.startswith((".lock", ".check.")) for name in remote.names(paths.root)):
             raise bad(
                 remote.shown(paths.root),
@@ -62,13 +63,9 @@ def check_folder(sweep: Sweep, paths: ResultPaths) -> None:
                 "name another --results folder",
             )
         return
-    try:
-        old = yaml.safe_load(paths.sweep.read_text(encoding="utf-8"))
-        name = old["name"]
-        tasks = {entry["name"] for entry in old["tasks"]}
-        backbones = {entry["name"] for entry in old["backbones"]}
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise bad(str(paths.sweep), f"cannot be read: {error}") from error
+    if known is None:
+        raise bad(str(paths.sweep), "cannot be read, and neither can plan.json")
+    name, tasks, backbones = known
     same = (
         name == sweep.name
         and tasks & {entry.name for entry in sweep.tasks}
@@ -134,36 +131,38 @@ def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch
     """Run what the plan owes, on a cluster or in this process. The campaign that comes back is not `done` if
     it was interrupted.
 
-    Raises: InputError for resources that no node of a cluster has, and for nodes that do not see the results;
-        ResultsLockedError if another run holds them; StorageError if what they are on stays away.
+    Raises: InputError for resources that no node of a cluster has, for nodes that do not see the results, and
+        for disks without room; ResultsLockedError if another run holds the results; StorageError if what they
+        are on stays away; NoSpaceError if a disk became full.
     """
-    with hold(paths), remote.telling(paths.root):
-        pull(paths, STUDIES)
-        _tidy(paths)
-        write_text(paths.sweep, dump(resolved(plan.sweep)))
-        write_json(paths.plan, as_dict(plan))
-        workspace = workspace_of(plan, paths.root)
-        if cluster is not None:
-            resources = plan.sweep.resources
-            slots = resources.at_once(os.cpu_count() or 1, torch.cuda.device_count())
-            cluster.expect(at_once(plan, slots))
-        trials = itertools.chain(plan.sources.values(), plan.planned())
-        lengths = {(t.task, t.backbone, t.recipe["training"]["max_length"]) for t in trials}
-        for task, backbone, length in sorted(lengths, key=str):
-            encode(workspace, task, backbone, length)
-        _describe_curves(plan, paths)
-        here = cluster is not None and cluster.local and workspace.gpus == 0
-        with _building(workspace) if here else contextlib.nullcontext():
-            campaign = _execute(plan, paths, workspace, cluster, watch)
-        pull(paths, PREDICTIONS, records=False)  # of trials that ran elsewhere
-        return campaign
+    check_space(plan, paths, cluster is None)
+    try:
+        with hold(paths), remote.telling(paths.root):
+            pull(paths, STUDIES)
+            campaign = _launch(plan, paths, cluster, watch)
+            pull(paths, PREDICTIONS, records=False)  # of trials that ran elsewhere
+            return campaign
+    except Exception as error:
+        if full := no_space(error):
+            raise full from error
+        raise
 
 
-def _tidy(paths: ResultPaths) -> None:
-    """Remove checkpoints of trials that have ended: a run was killed between the two."""
-    for name in remote.names(paths.checkpoints):
-        if paths.trial(Path(name).stem).exists():
-            remove_file(paths.checkpoints / name)
+def _launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch) -> Campaign:
+    write_definitions(plan, paths)
+    workspace = workspace_of(plan, paths.root)
+    if cluster is not None:
+        resources = plan.sweep.resources
+        slots = resources.at_once(os.cpu_count() or 1, torch.cuda.device_count())
+        cluster.expect(at_once(plan, slots))
+    trials = itertools.chain(plan.sources.values(), plan.planned())
+    lengths = {(t.task, t.backbone, t.recipe["training"]["max_length"]) for t in trials}
+    for task, backbone, length in sorted(lengths, key=str):
+        encode(workspace, task, backbone, length)
+    _describe_curves(plan, paths)
+    here = cluster is not None and cluster.local and workspace.gpus == 0
+    with _building(workspace) if here else contextlib.nullcontext():
+        return _execute(plan, paths, workspace, cluster, watch)
 
 
 def _execute(

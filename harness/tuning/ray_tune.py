@@ -21,7 +21,7 @@ from ray.tune.execution import class_cache
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from harness.errors import HarnessError, bad
+from harness.errors import HarnessError, NoSpaceError, bad
 from harness.plan import Trial
 from harness.records.paths import remove_file
 from harness.records.record import Record, Status, read_record, write_record
@@ -62,6 +62,7 @@ class PlanSearcher(Unsaved, Searcher):
         self._again: deque[Again] = deque()
         self._campaign, self._workspace, self._losses = campaign, workspace, losses
         self._slots, self._concurrent = slots, concurrent
+        self.full: NoSpaceError | None = None
 
     def suggest(self, trial_id: str) -> Any:
         if self.halting:
@@ -91,6 +92,9 @@ class PlanSearcher(Unsaved, Searcher):
         if error:
             return  # `Driver.on_trial_error` knows the reason
         bundle, terms = self.bundles.pop(trial_id)
+        if result is not None and "no_space" in result:
+            self.full = NoSpaceError(result["no_space"])
+            pulse.halt()  # the run stops as if interrupted
         for trial in bundle:
             record = read_record(latest(self._campaign.paths.trial(trial.trial_id)))
             if (
@@ -304,3 +308,5 @@ def execute(
         raise
     finally:
         shutil.rmtree(campaign.paths.tune, ignore_errors=True)
+    if searcher.full is not None:
+        raise searcher.full

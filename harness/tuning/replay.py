@@ -22,8 +22,9 @@ from harness.errors import bad
 from harness.plan import SOURCE, Cell, Plan, Trial, as_dict, make_plan
 from harness.prepare import ModelFacts, Prepared, prepare
 from harness.records.lock import hold
-from harness.records.paths import ResultPaths, write_json
+from harness.records.paths import ResultPaths
 from harness.records.record import Record, read_record, write_record
+from harness.records.seal import write_sealed
 from harness.search.base import key
 from harness.spec import Sweep, load
 from harness.tasks.base import Facts
@@ -251,7 +252,7 @@ class _Replay:
         """The verdicts that a campaign comes to, and the records of what it ran."""
         with tempfile.TemporaryDirectory(prefix="harness-replay-") as folder:
             paths = ResultPaths(Path(folder))
-            write_json(paths.plan, as_dict(plan))
+            write_sealed(paths.plan, as_dict(plan))
             halving = Halving(plan.sweep.scheduler)
             campaign = Campaign(plan, paths, lambda event: None, halving.replay)
             run = [self._end(trial, campaign, halving) for trial in iter(campaign.next, None)]

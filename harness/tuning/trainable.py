@@ -10,7 +10,7 @@ from typing import Any
 from ray import tune
 
 from harness.cache import cache_folder
-from harness.errors import StorageError
+from harness.errors import StorageError, no_space
 from harness.records.record import Record
 from harness.training.pulse import Halted
 from harness.training.run import run_bundle
@@ -49,6 +49,11 @@ class TrialRunner(tune.Trainable):
             return {"done": True}
         except Halted:
             return {"done": True, "halted": True}
+        except Exception as error:
+            # Raised, it would be taken for a lost worker, and the trial tried again.
+            if full := no_space(error):
+                return {"done": True, "halted": True, "no_space": str(full)}
+            raise
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._run.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from harness.errors import InputError, bad
+from harness.errors import InputError, Mistake, bad
 from harness.verbs.common import INTERRUPTED, SOME_FAILED, below, complain, sweep_file, terminal
 from harness.verbs.plan import speed
 
@@ -17,6 +17,11 @@ def options(found: argparse.ArgumentParser) -> None:
     found.add_argument(
         "--local", action="store_true", help="in this process, one trial at a time, without Ray"
     )
+    found.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse to go on where code or packages are not those of the run before",
+    )
     found.add_argument("--address", help="a running Ray cluster (`auto` for the one of this machine)")
 
 
@@ -26,6 +31,16 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.local and chosen.address:
         raise bad("--local", "runs in this process and takes no --address")
     sweep = spec.load(chosen.spec, chosen.assignments)
+    from harness.records import provenance, quarantine
+    from harness.records.paths import ResultPaths
+
+    paths = ResultPaths(chosen.results / sweep.name)
+    changes = provenance.changes(paths)
+    if chosen.strict and changes:
+        raise InputError(Mistake(name, f"not as in the run before: {change}") for name, change in changes)
+    for name, change in changes:
+        complain(f"not as in the run before: {name} {change}")
+    noted = len(quarantine.remarks(paths))
     from harness.importing import unwatched
     from harness.records.paths import opened as results
     from harness.tuning import cluster
@@ -53,6 +68,9 @@ def run(chosen: argparse.Namespace) -> int:
                 campaign = launch(made, paths, opened, view)
         except KeyboardInterrupt:
             campaign = None
+        finally:
+            for found in quarantine.remarks(paths)[noted:]:
+                complain(f"damaged: {quarantine.worded(found)}")
     view.close()
     if campaign is None or not campaign.done:
         complain(f"interrupted; every finished trial is kept. Carry on with:\n  {chosen.again}")

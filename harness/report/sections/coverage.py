@@ -36,6 +36,19 @@ class Coverage(Section):
             rows = tuple((name,) for name in study.unreadable[:_FILES])
             caption = "Files that could not be read" + (f"; {more} more are not listed." if more > 0 else ".")
             blocks.append(Table("unreadable", ("file and reason",), rows, caption))
+        if study.damaged:
+            more = len(study.damaged) - _FILES
+            lines = tuple((name,) for name in study.damaged[:_FILES])
+            caption = "Files that runs found damaged or missing, and made or ran again" + (
+                f"; {more} more are in quarantine/notes.jsonl." if more > 0 else "."
+            )
+            blocks.append(Table("damaged", ("file and reason",), lines, caption))
+        if study.mixed:
+            text = (
+                f"{len(study.mixed)} cell(s) hold records of different versions of packages or code: "
+                f"{wording.names(study.mixed, 5)}."
+            )
+            blocks.append(Paragraph(text, "warning"))
         merged = study.plan.get("merged") or []
         if merged:
             text = f"{len(merged)} trial(s) serve more than one cell: they were run once, and count in each."
