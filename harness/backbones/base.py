@@ -49,9 +49,16 @@ class Backbone(Plugin):
         where = self.location()
         set_up_transformers()
         try:
-            return AutoConfig.from_pretrained(where, **self._options(), **head)
+            config = AutoConfig.from_pretrained(where, **self._options(), **head)
         except Exception as error:
             raise unreadable(place, where, error) from error
+        if "checkpoint_path" in (
+            getattr(config, "model_args", None) or {}
+        ):  # timm before 1.0.20 unpickles it
+            raise bad(
+                place, f"the configuration of '{where}' names a file of weights that is not safetensors"
+            )
+        return config
 
     def processor(self, processor_class: str, place: str = "backbone", **options: Any) -> Any:
         """The tokenizer, image processor or feature extractor; `options` go to its constructor.

@@ -35,6 +35,13 @@ class Optuna(Search):
         return _Study(self, space, cell, higher_is_better, folder)
 
 
+def address(database: FilePath) -> str:
+    """Of a file of studies, as SQLAlchemy takes it: `?` in a path would begin its options."""
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(database)).render_as_string()
+
+
 class _Study:
     """Hands out first what the study already holds, so that a resumed sweep knows what it had tried."""
 
@@ -44,7 +51,7 @@ class _Study:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'optuna.db'}")
+        storage = optuna.storages.RDBStorage(address(folder / "optuna.db"))
         # Optuna refuses to change the choices of a study, and old bounds would bias the sampler: another
         # space is another study.
         name = f"{cell} | {_fingerprint(space)}"

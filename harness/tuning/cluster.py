@@ -44,6 +44,7 @@ class Cluster:
     def __init__(self, address: str | None, resources: Resources) -> None:
         environment.settle(address)
         self.local = address is None
+        self._here = environment.Here() if self.local else None
         self._resources = resources
         # With GPUs, what looks for one during an import would find all, before Ray says which is whose.
         self._gate = Gate() if self.local and resources.gpus == 0 else None
@@ -88,3 +89,5 @@ class Cluster:
             self._ray.shutdown()
             if self._gate is not None:
                 self._gate.remove()
+            if self._here is not None:
+                self._here.end()

@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 from harness.errors import bad
 from harness.plan import Trial
 from harness.records.record import Record, Status, read_record, write_record
+from harness.redaction import redact
 from harness.spec import Resources
 from harness.training.checkpoint import Progress
 from harness.training.run import draft
@@ -119,7 +120,7 @@ class Bookkeeper(Unsaved, tune.Callback):
             record = read_record(self._campaign.paths.trial(ours.trial_id))
             if record is None:
                 error = trial.get_error()
-                reason = f"the worker was lost: {' '.join(str(error).split())[:500]}"
+                reason = f"the worker was lost: {redact(' '.join(str(error).split()))[:500]}"
                 record = self._searcher.lost(
                     ours, "infeasible" if "OutOfMemoryError" in repr(error) else "failed", reason
                 )
