@@ -1,7 +1,7 @@
 """Keeps secrets out of what is written down: an error's message may quote what a library was given.
 
-A secret is the value of an environment variable whose name says so, a password in an address, and the signature
-in one. Short values are left alone: they would be found in ordinary words.
+A secret is the value of an environment variable whose name says so, a password in an address, and a
+signature in one. Short values are left alone: they would be found in ordinary words.
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ def from_document(doc: Document, bases: list[FilePath]) -> Sweep:
         mistakes.raise_any()
     # Strategies are looked at even where every task is wrong; tasks without sections of their own are alike.
     plain = next((task for task in tasks if not task.settings), None)
-    looked_at = [task for task in tasks if task.settings or task is plain]
+    looked_at: list[TaskEntry | None] = [task for task in tasks if task.settings or task is plain]
     for task in looked_at or [None]:
         for strategy in strategies:
             with mistakes.collecting():

@@ -13,98 +13,33 @@ from harness import spec
 
 HUGE = [10**18, -(10**18), 2**63, 10**400, 1e308, -1e308, 5e-324, 0, -1, -0.0, float("inf"), float("nan")]
 ODD = [
-    "", " ", ".", "..", "../../../tmp/x", "/etc/passwd", "~root/x", "~", "a/b", "a\\b", "CON", "nul", "x" * 300,
-    "x" * 20_000, "\ud800", "a\0b", "a\nb", "\x1b[31mred", "\u202etxt", "\ufeffx", "Ａ", "名前", "é" * 200, "🧨",
-    "=cmd|'/c calc'!A0", "@SUM(1)", "${HF_TOKEN}", "{{ 7*7 }}", "%s%n", "<script>", "$(id)", "`id`", "true", "null",
-    "none", "all", "*", "**/*", "[a]*", "http://u:p@h/x", "file:///etc/passwd", "http://[", "s3://b/k", "pandas",
-    "generator", "sql", "1e400", "-", "grid", "each", "use", "__class__", "model_config", "name",
+    "", " ", ".", "..", "../../../tmp/x", "/etc/passwd", "~root/x", "~", "a/b", "a\\b", "CON", "nul",
+    "x" * 300, "x" * 20_000, "\ud800", "a\0b", "a\nb", "\x1b[31mred", "\u202etxt", "\ufeffx", "Ａ", "名前",
+    "é" * 200, "🧨", "=cmd|'/c calc'!A0", "@SUM(1)", "${HF_TOKEN}", "{{ 7*7 }}", "%s%n", "<script>", "$(id)",
+    "`id`", "true", "null", "none", "all", "*", "**/*", "[a]*", "http://u:p@h/x", "file:///etc/passwd",
+    "http://[", "s3://b/k", "pandas", "generator", "sql", "1e400", "-", "grid", "each", "use", "__class__",
+    "model_config", "name",
 ]  # fmt: skip
-WORDS = [
-    "freeze",
-    "use",
-    "kind",
-    "each",
-    "grid",
-    "choice",
-    "uniform",
-    "int",
-    "loguniform",
-    "scheduler",
-    "algorithm",
-    "trials",
-    "asha",
-    "optuna",
-    "random",
-    "sgd",
-    "adamw",
-    "l2",
-    "l2-sp",
-    "none",
-    "full",
-    "head-only",
-    "bbc-topics",
-    "text-classification",
-    "object-detection",
-    "minilm-l6",
-    "path",
-    "dataset",
-    "data_files",
-    "data_dir",
-    "csv",
-    "conll",
-    "json",
-    "split",
-    "sep",
-    "quoting",
-    "inputs",
-    "target",
-    "metrics",
-    "primary",
-    "delta",
-    "margin",
-    "splits",
-    "train",
-    "validation",
-    "test",
-    "train_size",
-    "learning_rate",
-    "strength",
-    "momentum",
-    "epochs",
-    "warmup",
-    "precision",
-    "tune",
-    "confirm",
-    "cpus",
-    "gpus",
-    "concurrent",
-    "share",
-    "bundle",
-    "source",
-    "seed",
-    "task",
-    "backbones",
-    "revision",
-    "level",
-    "storage_options",
-    "token",
-    "trust_remote_code",
-    "name",
-    "imagefolder",
-    "columns",
-    "labels",
-]
+WORDS = """
+freeze use kind each grid choice uniform int loguniform scheduler algorithm trials asha optuna random sgd
+adamw l2 l2-sp none full head-only bbc-topics text-classification object-detection minilm-l6 path dataset
+data_files data_dir csv conll json split sep quoting inputs target metrics primary delta margin splits train validation
+test train_size learning_rate strength momentum epochs warmup precision tune confirm cpus gpus concurrent share
+bundle source seed task backbones revision level storage_options token trust_remote_code name imagefolder
+columns labels
+"""
 PIECES = [
-    "!!python/object/apply:os.system ['touch canary']", "!!python/name:os.system", "!!python/module:os", "!!binary x",
-    "!!timestamp 2020-01-01", "!!set {a}", "!!omap [a: 1]", "!!float x", "!!int 0x", "!<tag:yaml.org,2002:str> x",
-    "&a ", "*a", "&a [*a, *a]", "<<: *a", "<<: {<<: {}}", "? [1]\n: 2", "---\n", "...\n", "%YAML 9.9\n---\n",
-    "%TAG ! tag:x,1:\n---\n", "{", "}", "[", "]", ":", "- ", "|\n", ">-\n", '"\\ud800"', '"\\0"', '"\\x', "'", "\t",
-    "\r", "\x85", "\u2028", "\ufeff", "\0", "\x07", "#", "@", "`", "!", "9" * 5000, "[" * 100, "{a: " * 60,
+    "!!python/object/apply:os.system ['touch canary']", "!!python/name:os.system", "!!python/module:os",
+    "!!binary x", "!!timestamp 2020-01-01", "!!set {a}", "!!omap [a: 1]", "!!float x", "!!int 0x",
+    "!<tag:yaml.org,2002:str> x", "&a ", "*a", "&a [*a, *a]", "<<: *a", "<<: {<<: {}}", "? [1]\n: 2",
+    "---\n", "...\n", "%YAML 9.9\n---\n", "%TAG ! tag:x,1:\n---\n", "{", "}", "[", "]", ":", "- ", "|\n",
+    ">-\n", '"\\ud800"', '"\\0"', '"\\x', "'", "\t", "\r", "\x85", "\u2028", "\ufeff", "\0", "\x07", "#", "@",
+    "`", "!", "9" * 5000, "[" * 100, "{a: " * 60,
 ]  # fmt: skip
 
-TEXT = st.sampled_from(ODD) | st.sampled_from(WORDS) | st.text(max_size=6)
+TEXT = st.sampled_from(ODD) | st.sampled_from(WORDS.split()) | st.text(max_size=6)
 LEAVES = TEXT | st.sampled_from(HUGE) | st.none() | st.booleans() | st.integers(-9, 99) | st.floats()
-KEYS = st.sampled_from([*spec.KEYS, *WORDS]) | st.sampled_from(ODD[:40])
+KEYS = st.sampled_from([*spec.KEYS, *WORDS.split()]) | st.sampled_from(ODD[:40])
 TREES = st.recursive(
     LEAVES,
     lambda inner: (

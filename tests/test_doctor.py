@@ -1,4 +1,4 @@
-"""`harness doctor`: what it finds here, that it tells what is wrong, and that a check which fails is a line."""
+"""`harness doctor`: what it finds here, that it tells what is wrong, and that a failing check is a line."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from harness.errors import bad
 def test_what_does_not_need_torch(tmp_path: Path) -> None:
     found = {check.name: check for check in machine.look(tmp_path / "not" / "there")}
     assert list(found) == [
-        "python", "packages", "extras", "tensorboard", "cpu", "memory", "shared memory", "open files", "results",
-        "cache", "hub",
+        "python", "packages", "extras", "tensorboard", "cpu", "memory", "shared memory", "open files",
+        "results", "cache", "hub",
     ]  # fmt: skip
     assert not [check for check in found.values() if check.state == "wrong"]
     assert found["results"].said.startswith(str(tmp_path / "not" / "there"))

@@ -196,7 +196,7 @@ def test_a_planted_attribute_of_a_study_is_only_text(tmp_path: Path, canary: Pat
 def test_servers_import_nothing_from_the_working_folder(
     tmp_path: Path, canary: Path, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command line that the verb becomes, started in a folder with a module of every name that matters."""
+    """The command line that the verb becomes, started where modules of every name that matters lie."""
     from harness.verbs import serving
 
     for name in ("tensorboard", "optuna_dashboard", "numpy", "json", "sys", "optuna", "sqlalchemy"):
@@ -301,8 +301,8 @@ def listening(process: psutil.Process) -> set[tuple[str, str]]:
 @pytest.mark.timeout(180)
 def test_a_run_keeps_to_itself(sweep: Any, words_csv: Path, tmp_path: Path, canary: Path) -> None:
     """One real run on Ray, started in a folder full of planted modules, with secrets in its environment and a
-    metric that puts them into its error: nothing planted runs, nothing listens beyond this machine, no file that
-    it writes and nothing that it says holds a secret, and its folders of logs are its own."""
+    metric that puts them into its error: nothing planted runs, nothing listens beyond this machine, no file
+    that it writes and nothing that it says holds a secret, and its folders of logs are its own."""
     plugins = tmp_path / "plugins"
     (plugins / "metrics").mkdir(parents=True)
     (plugins / "metrics" / "leaky.py").write_text(PLUGIN.replace("{names}", repr(list(SECRETS))))

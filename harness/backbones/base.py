@@ -52,12 +52,8 @@ class Backbone(Plugin):
             config = AutoConfig.from_pretrained(where, **self._options(), **head)
         except Exception as error:
             raise unreadable(place, where, error) from error
-        if "checkpoint_path" in (
-            getattr(config, "model_args", None) or {}
-        ):  # timm before 1.0.20 unpickles it
-            raise bad(
-                place, f"the configuration of '{where}' names a file of weights that is not safetensors"
-            )
+        if "checkpoint_path" in (getattr(config, "model_args", None) or {}):  # timm may unpickle it
+            raise bad(place, f"the configuration of '{where}' names weights that are not safetensors")
         return config
 
     def processor(self, processor_class: str, place: str = "backbone", **options: Any) -> Any:

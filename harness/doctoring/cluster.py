@@ -24,7 +24,10 @@ def local() -> list[Check]:
         exposed = nodes.exposed()
     if exposed:
         advice = "unset RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER, or put a firewall before the machine"
-        return [Check("ray", "warning", f"{said}; listens on {', '.join(sorted(exposed))}", advice), *_token()]
+        return [
+            Check("ray", "warning", f"{said}; listens on {', '.join(sorted(exposed))}", advice),
+            *_token(),
+        ]
     return [Check("ray", "ok", f"{said}; listens on this machine only"), *_token()]
 
 

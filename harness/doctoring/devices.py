@@ -43,7 +43,9 @@ def torch_build() -> list[Check]:
 
     build = "a build for the CPU" if torch.version.cuda is None else f"CUDA {torch.version.cuda}"
     driver = _driver()
-    said = f"torch {torch.__version__} ({build}); " + (f"NVIDIA driver {driver}" if driver else "no NVIDIA driver")
+    said = f"torch {torch.__version__} ({build}); " + (
+        f"NVIDIA driver {driver}" if driver else "no NVIDIA driver"
+    )
     count = torch.cuda.device_count()
     if driver and torch.version.cuda is None:
         advice = "reinstall torch with CUDA: pip install --force-reinstall torch -c constraints.txt"
@@ -92,7 +94,7 @@ def answer() -> None:
 
 
 def precision(name: str) -> list[Check]:
-    """A matrix product in every precision, next to that in fp32. Where the hardware lacks one, it is emulated,
+    """A matrix product in every precision, next to that in fp32. What the hardware lacks is emulated,
     which works and is no faster."""
     import torch
 
@@ -120,7 +122,9 @@ def precision(name: str) -> list[Check]:
     if faults:
         broken = [fault.split()[0] for fault in faults]
         state: Any = "wrong" if "fp32" in broken else "warning"
-        return [Check(f"{name}: precision", state, f"{said}; {'; '.join(faults)}", "use training.precision: fp32")]
+        return [
+            Check(f"{name}: precision", state, f"{said}; {'; '.join(faults)}", "use training.precision: fp32")
+        ]
     slow = [label for label in ("bf16", "fp16") if rates[label] < 1.2 * rates["fp32"]]
     advice = f"no faster than fp32 here, so probably emulated: {', '.join(slow)}" if slow else ""
     return [Check(f"{name}: precision", "ok", said, advice)]
@@ -196,7 +200,8 @@ def _trial(folder: Path, run: str, gpus: int) -> dict[str, Any]:
         "name": "doctor",
         "tasks": [
             {
-                "name": "words", "kind": "text-classification", "train_size": 8, "validation_size": 8, "test_size": 8,
+                "name": "words", "kind": "text-classification",
+                "train_size": 8, "validation_size": 8, "test_size": 8,
                 "dataset": {"path": "csv", "data_files": {"train": str(table)}},
             }
         ],

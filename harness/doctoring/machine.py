@@ -24,7 +24,7 @@ _DISTRIBUTION = "finetune-harness"
 _CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"  # of a checkout, editable installs included
 # Instruction sets that matrix products gain from, as Linux calls them on x86 and on Arm.
 _INSTRUCTIONS = (
-    "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd", "sve", "bf16", "i8mm",
+    "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd", "sve", "bf16",
 )  # fmt: skip
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 _EXTRAS = ("entities", "vision", "speech", "dashboard")  # what users choose; the others are for developers
@@ -51,7 +51,7 @@ def look(results: Path) -> list[Check]:
 
 def python() -> list[Check]:
     said = f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}"
-    wanted = metadata.metadata(_DISTRIBUTION).get("Requires-Python") or ""
+    wanted = metadata.metadata(_DISTRIBUTION)["Requires-Python"] or ""
     from packaging.specifiers import SpecifierSet
 
     if platform.python_version() not in SpecifierSet(wanted, prereleases=True):
@@ -60,7 +60,7 @@ def python() -> list[Check]:
 
 
 def _requirements(extra: str = "") -> list[tuple[str, str, str | None]]:
-    """(package, versions that will do, version installed or None) of what the harness names, or an extra of it."""
+    """(package, versions that will do, version installed or None) of what the harness or an extra names."""
     from packaging.requirements import Requirement
 
     found = []
@@ -81,7 +81,7 @@ def installed(package: str) -> str | None:
 
 
 def packages() -> list[Check]:
-    """What is required, as the package's own metadata says; and beside a checkout, what it was tested with."""
+    """What is required, as the package's metadata says; and in a checkout, what it was tested with."""
     from packaging.specifiers import SpecifierSet
 
     needed = _requirements()
@@ -98,7 +98,9 @@ def packages() -> list[Check]:
     said = f"{len(needed)} required packages are there"
     if other:
         shown = ", ".join(other[:6]) + (f" and {len(other) - 6} more" if len(other) > 6 else "")
-        return [Check("packages", "warning", f"{said}; not as tested: {shown}", "pip install -c constraints.txt")]
+        return [
+            Check("packages", "warning", f"{said}; not as tested: {shown}", "pip install -c constraints.txt")
+        ]
     return [Check("packages", "ok", said + (", all as tested" if _CONSTRAINTS.exists() else ""))]
 
 
@@ -128,7 +130,9 @@ def extras() -> list[Check]:
     there = ", ".join(extra for extra in _EXTRAS if extra not in incomplete) or "none"
     said = f"complete: {there}"
     if incomplete:
-        said += "; not installed: " + ", ".join(f"{e} ({', '.join(names)})" for e, names in incomplete.items())
+        said += "; not installed: " + ", ".join(
+            f"{e} ({', '.join(names)})" for e, names in incomplete.items()
+        )
         wanted = ",".join(incomplete)
         return [Check("extras", "ok", said, f"if wanted: pip install -c constraints.txt -e '.[{wanted}]'")]
     return [Check("extras", "ok", said)]
@@ -178,12 +182,14 @@ def memory() -> list[Check]:
     found = psutil.virtual_memory()
     said = f"{found.available / _GIB:.1f} of {found.total / _GIB:.1f} GiB free"
     if found.available < 4 * _GIB:
-        return [Check("memory", "warning", said, "a worker takes 1 to 2 GiB beside its model: close something")]
+        return [
+            Check("memory", "warning", said, "a worker takes 1 to 2 GiB beside its model: close something")
+        ]
     return [Check("memory", "ok", said)]
 
 
 def shared_memory() -> list[Check]:
-    """Ray keeps its object store there: of 30 % of the memory by default, and on disk where it does not fit."""
+    """Ray keeps its object store there: 30 % of the memory by default, and on disk what does not fit."""
     folder = Path("/dev/shm")
     if not folder.is_dir():
         return [Check("shared memory", "ok", "this system has no /dev/shm")]
@@ -199,13 +205,17 @@ def open_files() -> list[Check]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     said = f"{soft} per process (this user may raise it to {hard})"
     if soft < 4096:
-        return [Check("open files", "warning", said, "ulimit -n 65536: Ray's processes hold a socket for each other")]
+        return [
+            Check(
+                "open files", "warning", said, "ulimit -n 65536: Ray's processes hold a socket for each other"
+            )
+        ]
     return [Check("open files", "ok", said)]
 
 
 def disk(name: str, folder: Path) -> list[Check]:
-    """Whether a folder can be written to, how much room there is, and how fast what is written is safe. What is
-    not there is not made: the nearest folder above it stands for it."""
+    """Whether a folder can be written to, how much room there is, and how fast what is written is safe. What
+    is not there is not made: the nearest folder above it stands for it."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     probe = there / f".harness-doctor.{os.getpid()}"
     content = os.urandom(1 << 20)
@@ -218,7 +228,9 @@ def disk(name: str, folder: Path) -> list[Check]:
             os.fsync(file.fileno())
         rate = _SAMPLE / (time.perf_counter() - started) / 1e6
     except OSError as error:
-        return [Check(name, "wrong", f"{there} cannot be written to: {error.strerror}", "choose another folder")]
+        return [
+            Check(name, "wrong", f"{there} cannot be written to: {error.strerror}", "choose another folder")
+        ]
     finally:
         probe.unlink(missing_ok=True)
     free = shutil.disk_usage(there).free

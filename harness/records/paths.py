@@ -98,7 +98,7 @@ _LONGEST = 100  # of what a name becomes in a path: file systems take 255 bytes,
 
 
 def slug(name: str) -> str:
-    """What a name becomes in a path: one part of it, never too long, and the same as the name where it can."""
+    """What a name becomes in a path: one part of it, not too long, and where it can the name itself."""
     text = re.sub(r"[^A-Za-z0-9._=,-]+", "_", name)
     if len(text) <= _LONGEST:
         return text

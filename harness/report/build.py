@@ -82,7 +82,7 @@ def _csv(rows: Rows) -> str:
 
 
 def _inert(cell: Any) -> Any:
-    """A name that a spreadsheet would take for a formula, marked as text in the way that spreadsheets have."""
+    """A name that a spreadsheet would take for a formula, marked as text in the way that they have."""
     if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
         return cell
     try:

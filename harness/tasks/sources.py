@@ -80,8 +80,8 @@ def locate(dataset: dict[str, Any], bases: list[Path], place: str) -> dict[str, 
 
 
 def _check_open(node: Mapping[str, Any], place: str, mistakes: Mistakes) -> None:
-    """What a sweep file cannot ask for: that a data set's own code runs; and what it must not hold, since it is
-    copied beside its results: secrets."""
+    """What a sweep file cannot ask for: that a data set's own code runs; and what it must not hold, since it
+    is copied beside its results: secrets."""
     if node.get("path") in _UNPICKLED:
         reason = f"'{node['path']}' files are programs, which run when they are read"
         mistakes.add(f"{place}.path", reason, "save the table as parquet")

@@ -381,7 +381,8 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def explain(error: Exception) -> str:
-    """What went wrong and where, in a line or two, without secrets: the innermost frame outside the libraries."""
+    """What went wrong and where, in a line or two and without secrets: the innermost frame outside the
+    libraries."""
     if isinstance(error, HarnessError):
         return redact(str(error))
     frames = traceback.extract_tb(error.__traceback__)

@@ -46,8 +46,8 @@ class Here:
 
     def __init__(self) -> None:
         wanted = {
-            # Ray has one way to say "this machine only", made for systems whose firewall asks: with it all its
-            # servers listen on 127.0.0.1. `_node_ip_address` does not: Ray puts the machine's address in its place.
+            # Ray has one way to say "this machine only", made for systems whose firewall asks: with it all
+            # its servers listen on 127.0.0.1. `_node_ip_address` cannot: Ray puts another address there.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             # Ray's folders of logs and sockets are open to everybody (0777), and a log may quote a secret.
             "RAY_TMPDIR": str(_private_folder()),

@@ -1,4 +1,4 @@
-"""What can be said of Ray before a sweep: whether it starts, who can reach it, and what its nodes have in common."""
+"""What can be said of Ray before a sweep: whether it starts, who can reach it, what its nodes say."""
 
 from __future__ import annotations
 
@@ -89,32 +89,29 @@ def token_file() -> tuple[Path, int] | None:
 
 
 def ask(look: Callable[[], Any], shared: Path) -> list[Node]:
-    """What `look` says on every node of the connected cluster. A token below `shared` tells whether they see the
-    same files."""
+    """What `look` says on every node of the connected cluster. A token below `shared` tells whether they see
+    the same files."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    @ray.remote(num_cpus=0, max_retries=0)
     def there(path: str, token: str) -> tuple[float, bool]:
         try:
             return time.time(), Path(path).read_text() == token
         except OSError:
             return time.time(), False
 
-    @ray.remote(num_cpus=0, max_retries=0)
-    def answer() -> Any:
-        return look()
-
+    remote = ray.remote(num_cpus=0, max_retries=0)
+    clock_of, answer_of = remote(there), remote(lambda: look())  # `look` may be no function, but callable
     path, token = shared / f".harness-doctor.{secrets.token_hex(8)}", secrets.token_hex(16)
     path.write_text(token)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     here = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    answers = [answer.options(scheduling_strategy=one).remote() for one in here]  # side by side
+    answers = [answer_of.options(scheduling_strategy=one).remote() for one in here]  # side by side
     found = []
     try:
         for node, one, said in zip(nodes, here, answers, strict=True):
             name = f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
-            task = there.options(scheduling_strategy=one)
+            task = clock_of.options(scheduling_strategy=one)
             try:
                 ray.get(task.remote(str(path), token), timeout=_PATIENCE)  # starts a worker
                 before = time.time()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Callable
 
 from harness.verbs.common import below, out
 
@@ -18,10 +19,11 @@ def options(found: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     from harness.doctoring import cluster, devices, machine
+    from harness.doctoring.check import Check
     from harness.report.blocks import printable
 
-    found = []
-    steps = [
+    found: list[Check] = []
+    steps: list[Callable[[], list[Check]]] = [
         lambda: machine.look(chosen.results),
         devices.look,
         lambda: cluster.look(chosen.address, chosen.results),
@@ -35,7 +37,12 @@ def run(chosen: argparse.Namespace) -> int:
                 print(printable(f"        → {check.advice}"), flush=True)
     counted = Counter(check.state for check in found)
     if chosen.json:
-        out({"checks": [check._asdict() for check in found], **{s: counted[s] for s in ("ok", "warning", "wrong")}})
+        out(
+            {
+                "checks": [check._asdict() for check in found],
+                **{s: counted[s] for s in ("ok", "warning", "wrong")},
+            }
+        )
     else:
         print(f"{counted['ok']} ok, {counted['warning']} warnings, {counted['wrong']} wrong")
     return 1 if counted["wrong"] else 0

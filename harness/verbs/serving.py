@@ -29,8 +29,8 @@ def check_port(port: int) -> None:
             raise bad("--port", reason, f"try --port {port + 1 if port < 65535 else 0}") from error
 
 
-# Python would look for modules in the working folder first, and a `tensorboard.py` there would run; `-P` is of
-# 3.11, and `-I` would leave out PYTHONPATH.
+# Python would look for modules in the working folder first, and a `tensorboard.py` there would run; `-P` is
+# of 3.11, and `-I` would leave out PYTHONPATH.
 _ELSEWHERE = "import sys; sys.path[:] = [path for path in sys.path if path]; "
 
 
