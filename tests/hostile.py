@@ -21,12 +21,12 @@ ODD = [
     "model_config", "name",
 ]  # fmt: skip
 WORDS = """
-freeze use kind each grid choice uniform int loguniform scheduler algorithm trials asha optuna random sgd
-adamw l2 l2-sp none full head-only bbc-topics text-classification object-detection minilm-l6 path dataset
-data_files data_dir csv conll json split sep quoting inputs target metrics primary delta margin splits train validation
-test train_size learning_rate strength momentum epochs warmup precision tune confirm cpus gpus concurrent share
-bundle source seed task backbones revision level storage_options token trust_remote_code name imagefolder
-columns labels
+freeze use kind each grid choice uniform int loguniform scheduler algorithm trials asha optuna random
+sgd adamw l2 l2-sp none full head-only bbc-topics text-classification object-detection minilm-l6 path
+dataset data_files data_dir csv conll json split sep quoting inputs target metrics primary delta margin
+splits train validation test train_size learning_rate strength momentum epochs warmup precision tune
+confirm cpus gpus concurrent share bundle source seed task backbones revision level storage_options
+token trust_remote_code name imagefolder columns labels
 """
 PIECES = [
     "!!python/object/apply:os.system ['touch canary']", "!!python/name:os.system", "!!python/module:os",
@@ -46,10 +46,9 @@ TREES = st.recursive(
         st.lists(inner, max_size=4)
         | st.dictionaries(KEYS, inner, max_size=4)
         | st.builds(lambda how, values: {how: values}, st.sampled_from([*spec.space.HOWS, "each"]), inner)
-        | st.builds(lambda value: [value] * 300, inner)
     ),
     max_leaves=12,
-)
+) | st.builds(lambda value: [value] * 300, LEAVES)
 
 
 def valid(table: Path) -> dict[str, Any]:
