@@ -30,7 +30,7 @@ check: $(VENV)/.dev
 # Known faults of the pinned versions; asks the network, so no part of `make test`.
 audit: $(VENV)/.dev
 	$(BIN)/python -m pip install --disable-pip-version-check -q pip-audit
-	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
+	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip --strict
 
 # The pages that are made from the registry.
 docs: $(VENV)/.dev
