@@ -148,6 +148,9 @@ def minimal(**changes: Any) -> bytes:
         (minimal(tasks=[{"use": "bbc-topics", "train_size": {"each": list(range(1, 400))}}],
                  strategies={"a": {"freeze": {"each": list(range(400))}}}), "100000 is the most"),
         (minimal(tasks=["x" * 100_000]), "…"),
+        (minimal(name=1, tasks=[{"name": "t", "kind": "text-classification",
+                                  "dataset": {"path": "x" * 300}}]),
+         "name: takes letters"),
     ],
 )  # fmt: skip
 def test_what_no_path_or_file_can_hold_is_refused(folder: Path, content: bytes, words: str) -> None:

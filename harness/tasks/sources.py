@@ -58,7 +58,9 @@ def locate(dataset: dict[str, Any], bases: list[Path], place: str) -> dict[str, 
         found["path"], extra = _ALIASES[path]
         found = {**extra, **found}
     elif (
-        isinstance(path, str) and path not in LOCAL_FORMATS and any((base / path).is_dir() for base in bases)
+        isinstance(path, str)
+        and path not in LOCAL_FORMATS
+        and any(_exists(base / path) and (base / path).is_dir() for base in bases)
     ):
         found["path"] = absolute(path, f"{place}.path")
     if found.get("path") in LOCAL_FORMATS:
