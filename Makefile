@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo systems docs test chaos check format clean
+.PHONY: demo systems docs test chaos check audit format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/harness run sweeps/quickstart.yaml
@@ -26,6 +26,11 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Known faults of the pinned versions; asks the network, so no part of `make test`.
+audit: $(VENV)/.dev
+	$(BIN)/python -m pip install --disable-pip-version-check -q pip-audit
+	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip --strict
 
 # The pages that are made from the registry.
 docs: $(VENV)/.dev

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from harness import __version__, registry
 from harness.errors import HarnessError, InputError, NoSpaceError, no_space
-from harness.verbs import compare, dashboard, list_, plan, replay, report, run, status, tensorboard
+from harness.verbs import compare, dashboard, doctor, list_, plan, replay, report, run, status, tensorboard
 from harness.verbs.common import INTERRUPTED, complain
 
 FAILED = 1
@@ -26,6 +26,7 @@ _VERBS: dict[str, ModuleType] = {
     "compare": compare,
     "replay": replay,
     "list": list_,
+    "doctor": doctor,
 }
 
 

@@ -2,6 +2,9 @@
 
 PyYAML follows YAML 1.1, where `2e-5` is a string, `on` a truth value and a repeated key silently wins.
 Here numbers are YAML 1.2's, only `true` and `false` are truth values, and a repeated key is a mistake.
+
+A file may be anybody's: what it costs to read is bounded before anything is built from it, and nothing in it
+can name a type of Python's.
 """
 
 from __future__ import annotations
@@ -9,16 +12,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from harness.errors import InputError, Mistake, Mistakes, bad, nearest
 
+MAX_BYTES = 1_000_000  # PyYAML reads a megabyte in a few seconds
 MAX_NODES = 100_000  # aliases can make a small file enormous
 MAX_DEPTH = 50
 ENTRIES = ("tasks", "backbones", "strategies")  # lists whose entries are names or settings
 _TAG = "tag:yaml.org,2002:"
+# What YAML can spell (`"\\ud800"`, `"\\0"`) and no file's text or name can hold.
+_UNWRITABLE = re.compile("[\ud800-\udfff\\0]")
+# A password in an address: a sweep file is copied beside its results, and both are shown around.
+_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]+@")
 
 
 class _Loader(yaml.SafeLoader):
@@ -102,6 +111,12 @@ class Document:
         return f"{self.origin}: {place}" if place else self.origin
 
 
+def unwritable(text: str) -> str:
+    """The first character in a text that no file can hold, as Python spells it; empty if there is none."""
+    found = _UNWRITABLE.search(text)
+    return "" if found is None else ascii(found[0])
+
+
 @dataclass
 class _Survey:
     """Walks the nodes of a text, aliases followed, before anything is built from them: notes the line of
@@ -111,6 +126,7 @@ class _Survey:
     lines: dict[str, int] = field(default_factory=dict)
     mistakes: Mistakes = field(default_factory=Mistakes)
     count: int = 0
+    size: int = 0  # characters of all values
 
     def visit(self, node: yaml.Node, path: str = "", depth: int = 0) -> None:
         self.count += 1
@@ -119,7 +135,12 @@ class _Survey:
         if depth > MAX_DEPTH:
             raise bad(self.origin, f"nests settings more than {MAX_DEPTH} deep")
         self.lines.setdefault(path, node.start_mark.line + 1)
-        if isinstance(node, yaml.MappingNode):
+        if isinstance(node, yaml.ScalarNode):
+            self.size += len(node.value)
+            if self.size > MAX_BYTES:
+                raise bad(self.origin, f"is longer than {MAX_BYTES} characters once its aliases are followed")
+            self._text(node, path)
+        elif isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
             for key, value in node.value:
                 line = key.start_mark.line + 1
@@ -127,6 +148,7 @@ class _Survey:
                     self.mistakes.add(f"{self.origin}:{line}", "a key is a plain name")
                     continue
                 where = f"{path}.{key.value}" if path else key.value
+                self._text(key, path)
                 if key.value in seen and key.value != "<<":
                     self.mistakes.add(f"{self.origin}:{line}: {where}", "stands here a second time")
                 seen.add(key.value)
@@ -136,25 +158,54 @@ class _Survey:
             for index, value in enumerate(node.value):
                 self.visit(value, f"{path}.{index}" if path else str(index), depth + 1)
 
+    def _text(self, node: yaml.ScalarNode, path: str) -> None:
+        place = f"{self.origin}:{node.start_mark.line + 1}" + (f": {path}" if path else "")
+        if found := unwritable(node.value):
+            self.mistakes.add(place, f"holds the character {found}, which no file can hold")
+        if _PASSWORD.search(node.value):
+            hint = "name them where the library looks for them: ~/.netrc, HF_TOKEN, AWS_… in the environment"
+            self.mistakes.add(place, "holds an address with a password, and a sweep file is no secret", hint)
+
 
 def _parse(text: str, origin: str) -> tuple[Any, dict[str, int]]:
     """The value that a text writes, and the line of every dotted path in it.
 
     Raises: InputError for text that is not YAML, repeated keys, and aliases or depth beyond reason.
     """
+    if len(text) > MAX_BYTES:
+        raise bad(origin, f"is longer than {MAX_BYTES} characters", "no sweep file is")
     survey = _Survey(origin)
     try:
-        node = yaml.compose(text, Loader=_Loader)
-        if node is not None:
-            survey.visit(node)
-            survey.mistakes.raise_any()
-        return yaml.load(text, Loader=_Loader), survey.lines
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, {}
+        survey.visit(node)
+        survey.mistakes.raise_any()
+        return loader.construct_document(node), survey.lines
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{origin}:{mark.line + 1}" if mark else origin
         raise bad(place, f"is not YAML: {getattr(error, 'problem', None) or error}") from error
     except RecursionError as error:
         raise bad(origin, f"nests settings more than {MAX_DEPTH} deep") from error
+
+
+def text_of(path: Path) -> str:
+    """The text of a sweep file, which may be a pipe.
+
+    Raises: InputError if it cannot be read or is no text, or longer than any sweep file.
+    """
+    try:
+        with path.open("rb") as file:  # not `read_text`: `/dev/zero` has no end
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise bad(str(path), f"is longer than {MAX_BYTES} bytes", "no sweep file is")
+        return content.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise bad(str(path), "does not exist") from error
+    except (OSError, ValueError) as error:  # `ValueError`: no UTF-8, or a path that holds NUL
+        raise bad(str(path), f"cannot be read: {error}") from error
 
 
 def read(text: str, origin: str) -> Document:
@@ -184,7 +235,7 @@ def assign(document: Document, assignments: Sequence[str]) -> Document:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         keys = path.split(".")
-        if not equals or "" in keys or len(keys) > MAX_DEPTH:
+        if not equals or "" in keys or len(keys) > MAX_DEPTH or unwritable(path):
             mistakes.add(f"--set {assignment}", "takes path=value")
             continue
         with mistakes.collecting():

@@ -16,6 +16,7 @@ from harness import space
 from harness.backbones.base import Backbone
 from harness.errors import Mistakes, bad, nearest
 from harness.recipe import SECTIONS, named
+from harness.records.paths import slug
 from harness.registry import build, plugins
 from harness.space import Path, Tree
 from harness.strategies.base import Part, Preset
@@ -23,6 +24,7 @@ from harness.tasks import sources
 from harness.tasks.base import Task
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+@=,\[\]()-]{0,127}")
+_CHARACTERS = "letters, digits, spaces and ._+@=,[]()-, 128 at most"
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,21 @@ def read_list(
     seen: set[str] = set()
     for entry in entries:
         if not _NAME.fullmatch(entry.name):
-            mistakes.add(entry.place, f"'{entry.name}' is no name", "letters, digits, spaces and ._+@=,[]()-")
+            mistakes.add(entry.place, f"'{entry.name}' is no name", _CHARACTERS)
         if entry.name in seen:
             mistakes.add(entry.place, f"the name '{entry.name}' stands twice in {key}")
         seen.add(entry.name)
+    if key != "strategies":  # whose folders are told apart by their trials' ids
+        _check_folders(seen, key, mistakes)
+
+
+def _check_folders(names: set[str], key: str, mistakes: Mistakes) -> None:
+    """Tasks and backbones have folders of their own, on file systems too that do not tell `A` from `a`."""
+    folders: dict[str, str] = {}
+    for name in sorted(names):
+        other = folders.setdefault(slug(name).casefold(), name)
+        if other != name:
+            mistakes.add(key, f"'{other}' and '{name}' would have one folder", "let letters or digits differ")
 
 
 def read_sections(content: Tree, place: str) -> Tree:
@@ -224,6 +237,8 @@ def _source(node: Any, place: str, bases: list[FilePath], backbone: str) -> Sour
     tasks: list[TaskEntry] = []
     with mistakes.collecting():
         tasks = read_tasks(tree["task"], f"{place}.task", bases)
+    for name in (task.name for task in tasks if not _NAME.fullmatch(task.name)):
+        mistakes.add(f"{place}.task", f"'{name}' is no name", _CHARACTERS)
     if len(tasks) > 1:
         mistakes.add(f"{place}.task", "is several tasks: a backbone has one source")
     if any(task.backbones is not None for task in tasks):

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+_LONGEST = 500  # characters of a reason: it may quote what the file holds, which may be anything
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -29,7 +31,8 @@ class Mistake:
     hint: str = ""
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.reason}" + (f" ({self.hint})" if self.hint else "")
+        reason = self.reason if len(self.reason) <= _LONGEST else f"{self.reason[:_LONGEST]} …"
+        return f"{self.place}: {reason}" + (f" ({self.hint})" if self.hint else "")
 
 
 class HarnessError(Exception):

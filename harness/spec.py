@@ -131,6 +131,7 @@ class Sweep:
         return space.merge(strategy.preset, self.defaults, task.settings if task else {}, strategy.settings)
 
 
+MAX_CELLS = 100_000  # each is checked before anything runs
 KEYS = (
     "name", "backbones", "tasks", "strategies", "baseline", "search", "racing", "seeds", "resources",
     *SECTIONS,
@@ -142,12 +143,10 @@ def load(path: FilePath, assignments: Sequence[str] = ()) -> Sweep:
 
     Raises: InputError with every mistake found, each with file and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
-        raise bad(str(path), reason) from error
-    doc = document.assign(document.read(text, str(path)), assignments)
+    folder = path.absolute().parent
+    if document.unwritable(str(folder)):  # absolute paths are written into the results
+        raise bad(str(path), "lies in a folder whose name is no text", "rename the folder")
+    doc = document.assign(document.read(document.text_of(path), str(path)), assignments)
     try:
         return from_document(doc, [path.resolve().parent, FilePath.cwd()])
     except InputError as error:
@@ -210,8 +209,13 @@ def from_document(doc: Document, bases: list[FilePath]) -> Sweep:
     for _, source in sweep.sources:
         with mistakes.collecting():
             check_strategy(sweep, source.task, source.strategy)
-    looked_at: list[TaskEntry | None] = [*tasks]
-    for task in looked_at or [None]:  # strategies are looked at even where every task is wrong
+    if (cells := len(tasks) * len(backbones) * len(strategies)) > MAX_CELLS:
+        mistakes.add("", f"is {cells} cells (task × backbone × strategy), and {MAX_CELLS} is the most")
+        mistakes.raise_any()
+    # Strategies are looked at even where every task is wrong; tasks without sections of their own are alike.
+    plain = next((task for task in tasks if not task.settings), None)
+    looked_at: list[TaskEntry | None] = [task for task in tasks if task.settings or task is plain]
+    for task in looked_at or [None]:
         for strategy in strategies:
             with mistakes.collecting():
                 check_strategy(sweep, task, strategy)

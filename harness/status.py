@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.pace import Pace, pace
-from harness.records.paths import ResultPaths
+from harness.records.paths import ResultPaths, slug
 from harness.records.reader import Reader, at_work_since
 from harness.records.record import STATUSES
-from harness.records.tensorboard import slug, task_folder
+from harness.records.tensorboard import task_folder
 
 # Cells in these states get no more trials; as in `analysis/study.py`, which takes seconds to import.
 SETTLED = ("done", "raced out", "blocked")

@@ -49,9 +49,12 @@ class Backbone(Plugin):
         where = self.location()
         set_up_transformers()
         try:
-            return AutoConfig.from_pretrained(where, **self._options(), **head)
+            config = AutoConfig.from_pretrained(where, **self._options(), **head)
         except Exception as error:
             raise unreadable(place, where, error) from error
+        if "checkpoint_path" in (getattr(config, "model_args", None) or {}):  # timm may unpickle it
+            raise bad(place, f"the configuration of '{where}' names weights that are not safetensors")
+        return config
 
     def processor(self, processor_class: str, place: str = "backbone", **options: Any) -> Any:
         """The tokenizer, image processor or feature extractor; `options` go to its constructor.

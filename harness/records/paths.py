@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +122,17 @@ def opened(place: Path | str, name: str = "", view: bool = False) -> ResultPaths
     if isinstance(place, Path):
         return ResultPaths(place / name)
     return ResultPaths(remote.mirrored(f"{place}/{name}".rstrip("/"), view))
+
+
+_LONGEST = 100  # of what a name becomes in a path: file systems take 255 bytes, and several names share them
+
+
+def slug(name: str) -> str:
+    """What a name becomes in a path: one part of it, not too long, and where it can the name itself."""
+    text = re.sub(r"[^A-Za-z0-9._=,-]+", "_", name)
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST - 9]}-{zlib.crc32(name.encode('utf-8', 'replace')):08x}"
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:

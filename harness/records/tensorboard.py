@@ -16,7 +16,6 @@ a reader is to see them at once.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import time
@@ -34,7 +33,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from harness.records import remote
-from harness.records.paths import ResultPaths
+from harness.records.paths import ResultPaths, slug
 
 # The `metric` tags of the HParams table; written as scalars by every trial that has them.
 FINAL_VALIDATION = "final/validation"
@@ -48,10 +47,6 @@ _PUSH_SECONDS = 60.0
 
 Band: TypeAlias = Sequence[tuple[int, float, float, float]]
 """A curve with a margin: step, value, lower and upper end."""
-
-
-def slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._=,-]+", "_", name)
 
 
 def task_folder(paths: ResultPaths, task: str, backbone: str) -> Path:

@@ -80,8 +80,19 @@ def _first(blocks: Sequence[Block], share: int) -> list[Block]:
 
 def _csv(rows: Rows) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    csv.writer(buffer, lineterminator="\n").writerows([_inert(cell) for cell in row] for row in rows)
     return buffer.getvalue()
+
+
+def _inert(cell: Any) -> Any:
+    """A name that a spreadsheet would take for a formula, marked as text in the way that they have."""
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def _write(path: Path, content: str | bytes) -> None:

@@ -71,16 +71,22 @@ def _markdown_block(block: Block) -> str:
 
 def latex(table: Table) -> str:
     """The table as a booktabs tabular, to be \\input into a table environment."""
-    head = " & ".join(latex_text(name) for name in table.columns)
+    head = _latex_row([latex_text(name) for name in table.columns])
     lines = []
     for i, row in enumerate(table.rows):
         cells = [latex_text(cell) for cell in row]
         cells = [rf"\textbf{{{cell}}}" if (i, j) in table.strong else cell for j, cell in enumerate(cells)]
-        lines.append(" & ".join(cells) + r" \\")
+        lines.append(_latex_row(cells) + r" \\")
     columns = "l" * len(table.columns)
     note = "".join(f"% {line}\n" for line in printable(table.caption).splitlines())
     top = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head + r" \\", r"\midrule"]
     return note + "\n".join([*top, *lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    row = " & ".join(cells)
+    # After `\\` and `\midrule`, `[` begins the height of the gap, and `*` forbids a page break.
+    return f"{{}}{row}" if row.lstrip().startswith(("[", "*")) else row
 
 
 def latex_text(text: str) -> str:

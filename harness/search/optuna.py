@@ -61,6 +61,13 @@ class Optuna(Search):
         return True
 
 
+def address(database: FilePath) -> str:
+    """Of a file of studies, as SQLAlchemy takes it: `?` in a path would begin its options."""
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(database)).render_as_string()
+
+
 class _Study:
     """Hands out first what the study already holds, so that a resumed sweep knows what it had tried."""
 
@@ -76,7 +83,7 @@ class _Study:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = optuna.storages.RDBStorage(f"sqlite:///{folder / _FILE}")
+        storage = optuna.storages.RDBStorage(address(folder / _FILE))
         # Optuna refuses to change the choices of a study, and old bounds would bias the sampler: another
         # space is another study.
         name = f"{cell} | {_fingerprint(space)}"

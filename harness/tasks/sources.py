@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # What the builders of `datasets` call local formats, and one that is read here; anything else is a hub id or
 # a folder.
 LOCAL_FORMATS = ("csv", "json", "parquet", "text", "arrow", "imagefolder", "audiofolder", conll.FORMAT)
+# Formats whose reader runs what a file says; releases of `datasets` before 5 still had one.
+_UNPICKLED = ("pandas", "pickle", "joblib")
+_SECRET = ("token", "secret", "password", "key")
 _ALIASES = {"tsv": ("csv", {"sep": "\t"}), "jsonl": ("json", {})}
 # Names that data sets commonly give to the three roles.
 _USUAL = {
@@ -55,7 +58,9 @@ def locate(dataset: dict[str, Any], bases: list[Path], place: str) -> dict[str, 
         found["path"], extra = _ALIASES[path]
         found = {**extra, **found}
     elif (
-        isinstance(path, str) and path not in LOCAL_FORMATS and any((base / path).is_dir() for base in bases)
+        isinstance(path, str)
+        and path not in LOCAL_FORMATS
+        and any(_exists(base / path) and (base / path).is_dir() for base in bases)
     ):
         found["path"] = absolute(path, f"{place}.path")
     if found.get("path") in LOCAL_FORMATS:
@@ -66,12 +71,30 @@ def locate(dataset: dict[str, Any], bases: list[Path], place: str) -> dict[str, 
             mistakes.add(place, f"the format {found['path']} needs data_files or data_dir")
     if path == conll.FORMAT:
         conll.check(found, place, mistakes)
+    else:
+        _check_open(found, place, mistakes)
     if not isinstance(path, str):
         mistakes.add(
             f"{place}.path", "is missing", f"a hub id, a folder, or one of {', '.join(LOCAL_FORMATS)}"
         )
     mistakes.raise_any()
     return found
+
+
+def _check_open(node: Mapping[str, Any], place: str, mistakes: Mistakes) -> None:
+    """What a sweep file cannot ask for: that a data set's own code runs; and what it must not hold, since it
+    is copied beside its results: secrets."""
+    if node.get("path") in _UNPICKLED:
+        reason = f"'{node['path']}' files are programs, which run when they are read"
+        mistakes.add(f"{place}.path", reason, "save the table as parquet")
+    for key, value in node.items():
+        if key == "storage_options" and isinstance(value, Mapping):
+            _check_open(value, f"{place}.{key}", mistakes)
+        elif key == "trust_remote_code" and value is not False:
+            mistakes.add(f"{place}.{key}", "code that comes with data is never run")
+        elif isinstance(value, str) and any(word in str(key).lower() for word in _SECRET):
+            hint = "HF_TOKEN, AWS_… or the like in the environment, which no file here copies"
+            mistakes.add(f"{place}.{key}", "looks like a secret, and a sweep file is none", hint)
 
 
 def _exists(path: Path) -> bool:

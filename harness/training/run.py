@@ -16,6 +16,7 @@ from harness.plan import SOURCE
 from harness.recipe import Recipe, parse
 from harness.records.record import Record, Status, write_predictions, write_record
 from harness.records.tensorboard import CELL_COLUMNS, FINAL_TEST, FINAL_VALIDATION, RunWriter, run_folder
+from harness.redaction import redact
 from harness.training import kept, sources
 from harness.training.checkpoint import Checkpoints, Progress
 from harness.training.data import open_split
@@ -260,9 +261,9 @@ class Attempt:
             raise full from error
         self.progress.peak_memory_mb = max(self.progress.peak_memory_mb, memory_mb(self._device))
         if isinstance(error, DivergedError):
-            self._write("diverged", str(error))
+            self._write("diverged", redact(str(error)))
         elif out_of_memory(error):
-            self._write("infeasible", f"out of memory: {error}")
+            self._write("infeasible", redact(f"out of memory: {error}"))
         else:
             self._write("failed", explain(error))
 
@@ -348,10 +349,11 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def explain(error: Exception) -> str:
-    """What went wrong and where, in a line or two: the innermost frame outside the libraries."""
+    """What went wrong and where, in a line or two and without secrets: the innermost frame outside the
+    libraries."""
     if isinstance(error, HarnessError):
-        return str(error)
+        return redact(str(error))
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     place = f" ({own[-1].filename.rpartition('/')[2]}:{own[-1].lineno}, in {own[-1].name})" if own else ""
-    return f"{type(error).__name__}: {error}{place}"
+    return redact(f"{type(error).__name__}: {error}{place}")

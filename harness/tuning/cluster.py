@@ -44,6 +44,7 @@ class Cluster:
     def __init__(self, address: str | None, resources: Resources) -> None:
         environment.settle(address)
         self.local = address is None
+        self._here = environment.Here() if self.local else None
         self._resources = resources
         # With GPUs, what looks for one during an import would find all, before Ray says which is whose.
         self._gate = Gate() if self.local and resources.gpus == 0 else None
@@ -70,21 +71,21 @@ class Cluster:
         if self._gate is not None:
             self._gate.open(workers)
 
-    def ready(self, results: str) -> None:
+    def ready(self, results: str | None = None) -> None:
         """Wait until Ray runs.
 
         Args:
-            results: the folder or URI that trials write to.
+            results: the folder or URI that trials write to; None if there will be none.
 
         Raises: InputError for resources that no node has, and for nodes of a running cluster that do not see
             the results; what Ray raises if it does not start.
         """
-        from harness.tuning import nodes, ray_tune
+        from harness.tuning import ray_tune, shared
 
         self._started.result()
         ray_tune.check_resources(self._resources)
-        if not self.local:
-            nodes.check_results(results)
+        if not self.local and results is not None:
+            shared.check_results(results)
 
     def stop(self) -> None:
         """Nothing will run any more. Here and not behind the scenes: what still holds a reference to one of
@@ -95,3 +96,5 @@ class Cluster:
             self._ray.shutdown()
             if self._gate is not None:
                 self._gate.remove()
+            if self._here is not None:
+                self._here.end()

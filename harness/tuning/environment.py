@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
+import tempfile
 from pathlib import Path
 
 from harness.registry import PLUGINS_VARIABLE
@@ -38,3 +40,35 @@ def settle(address: str | None) -> None:
         os.environ.setdefault(name, value)
     if address is None and os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+class Here:
+    """Until `end`, a Ray that starts is for this machine and this user alone. Call before ray is imported."""
+
+    def __init__(self) -> None:
+        wanted = {
+            # Ray has one way to say "this machine only", made for systems whose firewall asks: with it all
+            # its servers listen on 127.0.0.1. `_node_ip_address` cannot: Ray puts another address there.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            # Ray's folders of logs and sockets are open to everybody (0777), and a log may quote a secret.
+            "RAY_TMPDIR": str(_private_folder()),
+        }
+        self._set = [name for name in wanted if name not in os.environ]
+        os.environ |= {name: wanted[name] for name in self._set}
+
+    def end(self) -> None:
+        for name in self._set:
+            os.environ.pop(name, None)
+
+
+def _private_folder() -> Path:
+    """A folder that nobody else can enter, the same each time if it can be. The path is short: those of Ray's
+    sockets below it must not exceed 107 bytes."""
+    folder = Path("/tmp") / f"harness-ray-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:  # there is a file of that name
+        return Path(tempfile.mkdtemp(prefix="hr-", dir="/tmp"))
+    own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+    return folder if own else Path(tempfile.mkdtemp(prefix="hr-", dir="/tmp"))

@@ -1,91 +1,126 @@
-"""Whether every node of a running cluster sees the results, found out before trials run there."""
+"""What can be said of Ray before a sweep: whether it starts, who can reach it, what its nodes say."""
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import secrets
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+import psutil
 
-from harness.errors import HarnessError, Mistakes
-from harness.records.stores import is_uri, store
+from harness.spec import Resources
+from harness.tuning.cluster import Cluster
 
-_SECONDS = 120.0  # a node that joins may have to unpack an environment
+_PATIENCE, _LONG = 120, 900  # seconds for a node's clock, and for what it is asked
+TOKEN_FILE = Path("~/.ray/auth_token")
 
 
-def check_results(results: str) -> None:
-    """Every node that lives looks for something that this process has written there.
+class Node(NamedTuple):
+    """A node's answer.
 
-    Args:
-        results: an absolute folder, or a URI.
-
-    Raises: InputError naming the nodes that do not see it, and why.
+    Attributes:
+        skew: seconds that its clock is ahead of this machine's, give or take `uncertainty`.
+        shared: whether it sees a file that was just written here.
+        answer: what it was asked; None if it said nothing, and `fault` says why.
     """
-    name, content = f".check.{secrets.token_hex(8)}", secrets.token_hex(8)
-    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    look: Any = ray.remote(num_cpus=0, max_retries=0)(_seen)
-    _write(results, name, content)
+
+    name: str
+    skew: float
+    uncertainty: float
+    shared: bool
+    answer: Any
+    fault: str = ""
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[float]:
+    """Ray, as a sweep would have it, for the length of the block; gives the seconds that it took."""
+    started = time.perf_counter()
+    cluster = Cluster(address, Resources())
     try:
-        asked = {
-            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-                results, name
-            ): where
-            for node, where in nodes.items()
-        }
-        ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=_SECONDS)
+        cluster.expect(1)
+        cluster.ready()
+        yield time.perf_counter() - started
     finally:
-        _remove(results, name)
-    mistakes = Mistakes()
-    for answer in late:
-        mistakes.add(
-            f"node {asked[answer]}", f"does not say within {_SECONDS:.0f} s whether it sees {results}"
-        )
-    for answer in ready:
-        if reason := _reason(answer, content):
-            hint = (
-                ""
-                if is_uri(results)
-                else "name a folder that all nodes share, or a URI such as s3://bucket/folder"
-            )
-            mistakes.add(f"node {asked[answer]}", f"{results}: {reason}", hint)
-    mistakes.raise_any()
+        cluster.stop()
 
 
-def _reason(answer: Any, content: str) -> str:
-    """Why a node does not see what was written; empty if it does."""
+def dashboard() -> str:
+    """Host and port of the connected cluster's dashboard; empty if it has none."""
+    import ray
+
+    return str(ray._private.worker.get_dashboard_url() or "")
+
+
+def exposed() -> set[str]:
+    """Addresses beyond this machine on which this process and its children listen."""
+    process = psutil.Process()
+    found = set()
+    for one in [process, *process.children(recursive=True)]:
+        try:
+            connections = one.net_connections(kind="inet")
+        except psutil.Error:
+            continue
+        found |= {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
+    return {ip for ip in found if not is_loopback(ip)}
+
+
+def is_loopback(host: str) -> bool:
     try:
-        seen, reason = ray.get(answer)
-    except ray.exceptions.NodeDiedError:
-        return ""  # it will run no trial
-    except ray.exceptions.RayError as error:
-        return f"cannot be looked for there: {' '.join(str(error).split())[-300:]}"
-    if seen == content:
-        return ""
-    return reason or "this node does not see what the driver writes there"
+        address = ipaddress.ip_address(host.removeprefix("::ffff:"))
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback
 
 
-def _write(results: str, name: str, content: str) -> None:
-    if is_uri(results):
-        store(results).write(name, content.encode())
-    else:
-        (Path(results) / name).write_text(content)
-
-
-def _remove(results: str, name: str) -> None:
-    if is_uri(results):
-        store(results).remove(name)
-    else:
-        (Path(results) / name).unlink(missing_ok=True)
-
-
-def _seen(results: str, name: str) -> tuple[str, str]:
-    """On a node: what it sees, and why it sees nothing."""
+def token_file() -> tuple[Path, int] | None:
+    """Ray's own file of the token and its permissions, if there is one."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or TOKEN_FILE).expanduser()
     try:
-        if is_uri(results):
-            return (store(results).read(name, seconds=10.0) or b"").decode(), ""
-        path = Path(results) / name
-        return (path.read_text() if path.exists() else ""), ""
-    except (HarnessError, OSError) as error:
-        return "", str(error)
+        return path, stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return None
+
+
+def ask(look: Callable[[], Any], shared: Path) -> list[Node]:
+    """What `look` says on every node of the connected cluster. A token below `shared` tells whether they see
+    the same files."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    def there(path: str, token: str) -> tuple[float, bool]:
+        try:
+            return time.time(), Path(path).read_text() == token
+        except OSError:
+            return time.time(), False
+
+    remote = ray.remote(num_cpus=0, max_retries=0)
+    clock_of, answer_of = remote(there), remote(lambda: look())  # `look` may be no function, but callable
+    path, token = shared / f".harness-doctor.{secrets.token_hex(8)}", secrets.token_hex(16)
+    path.write_text(token)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    here = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    answers = [answer_of.options(scheduling_strategy=one).remote() for one in here]  # side by side
+    found = []
+    try:
+        for node, one, said in zip(nodes, here, answers, strict=True):
+            name = f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
+            task = clock_of.options(scheduling_strategy=one)
+            try:
+                ray.get(task.remote(str(path), token), timeout=_PATIENCE)  # starts a worker
+                before = time.time()
+                clock, sees = ray.get(task.remote(str(path), token), timeout=_PATIENCE)
+                half = (time.time() - before) / 2
+                found.append(Node(name, clock - before - half, half, sees, ray.get(said, timeout=_LONG)))
+            except Exception as error:  # a node that cannot do it is what is to be told
+                reason = (str(error).strip().splitlines() or [""])[-1]
+                found.append(Node(name, 0.0, 0.0, False, None, f"{type(error).__name__}: {reason}"))
+    finally:
+        path.unlink(missing_ok=True)
+    return found

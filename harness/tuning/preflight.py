@@ -43,10 +43,11 @@ def recorded_sweep(paths: ResultPaths) -> tuple[str, set[str], set[str]] | None:
 
 def _read_sweep(path: Path) -> Mapping[str, Any]:
     """Raises: OSError, ValueError, yaml.YAMLError."""
-    body, seal, said = path.read_text(encoding="utf-8").rpartition(_SEAL)
-    if seal and said.strip() != digest(body):  # without a seal it is of before there were any
+    text = path.read_text(encoding="utf-8")
+    said, _, body = text.partition("\n")  # in front, where half a file has it, too
+    if said.startswith(_SEAL) and said != f"{_SEAL}{digest(body)}":  # else it is of before there were any
         raise ValueError("its checksum is not that of its content")
-    found = yaml.safe_load(body if seal else said)
+    found = yaml.safe_load(text)
     if not isinstance(found, dict):
         raise ValueError("holds no settings")
     return found
@@ -64,7 +65,7 @@ def write_definitions(plan: Plan, paths: ResultPaths) -> None:
             set_aside(paths, path, f"cannot be used: {' '.join(str(error).split())[:200]}")
     made_by = provenance.history(paths)
     body = dump(resolved(plan.sweep))
-    write_text(paths.sweep, f"{body}{_SEAL}{digest(body)}\n")
+    write_text(paths.sweep, f"{_SEAL}{digest(body)}\n{body}")
     write_sealed(paths.plan, {**as_dict(plan), "made_by": made_by})
 
 

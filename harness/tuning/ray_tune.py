@@ -26,6 +26,7 @@ from harness.plan import Trial
 from harness.records.paths import remove_file
 from harness.records.record import Record, Status, read_record, write_record
 from harness.records.remote import latest
+from harness.redaction import redact
 from harness.spec import Resources
 from harness.training import pulse
 from harness.training.checkpoint import Progress
@@ -226,7 +227,8 @@ class Driver(Unsaved, tune.Callback):
 def _reason(trial: Any) -> str:
     """What Ray says of the end of a trial's worker, in a line; it keeps that in a file alone."""
     try:
-        return " ".join(Path(trial.error_file).read_text(encoding="utf-8", errors="replace").split())[:1000]
+        said = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+        return redact(" ".join(said.split()))[:1000]
     except (OSError, TypeError):
         return "Ray gives no reason"
 

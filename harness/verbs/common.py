@@ -94,9 +94,10 @@ def _sweeps(place: Path | str, below: str) -> list[str]:
 
 
 def complain(words: str) -> None:
+    from harness.redaction import redact
     from harness.report.blocks import printable
 
-    print("\n".join(printable(line) for line in f"harness: {words}".split("\n")), file=sys.stderr)
+    print("\n".join(printable(line) for line in redact(f"harness: {words}").split("\n")), file=sys.stderr)
 
 
 def out(value: Any) -> None:

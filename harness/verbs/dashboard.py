@@ -33,5 +33,7 @@ def run(chosen: argparse.Namespace) -> int:
         mistakes.add("optuna-dashboard", "is not installed", "pip install optuna-dashboard")
     mistakes.raise_any()
     check_port(chosen.port)
+    from harness.search.optuna import address
+
     start = f"from {script.module} import {script.attr} as main; main()"  # it has no `python -m`
-    serve("-c", start, f"sqlite:///{studies}", "--port", str(chosen.port), "--host", "127.0.0.1")
+    serve(start, address(studies), "--port", str(chosen.port), "--host", "127.0.0.1")

@@ -29,6 +29,6 @@ def run(chosen: argparse.Namespace) -> int:
     print(f"strategies: {page}#custom_scalars&regexInput=report%2F")
     print(f"verdict:    {page}#text&regexInput=report%24", flush=True)
     serve(
-        "-m", "tensorboard.main", "--logdir", str(paths.tensorboard), "--port", str(chosen.port),
-        "--host", "127.0.0.1",
+        "from tensorboard.main import run_main; run_main()",
+        "--logdir", str(paths.tensorboard), "--port", str(chosen.port), "--host", "127.0.0.1",
     )  # fmt: skip
