@@ -11,7 +11,20 @@ from types import ModuleType
 
 from harness import __version__
 from harness.errors import HarnessError, InputError
-from harness.verbs import compare, dashboard, list_, plan, replay, report, run, status, tensorboard
+from harness.verbs import (
+    compare,
+    dashboard,
+    list_,
+    logs,
+    plan,
+    replay,
+    report,
+    run,
+    status,
+    stop,
+    submit,
+    tensorboard,
+)
 from harness.verbs.common import INTERRUPTED, complain
 
 FAILED = 1
@@ -19,7 +32,10 @@ FAILED = 1
 _VERBS: dict[str, ModuleType] = {
     "plan": plan,
     "run": run,
+    "submit": submit,
     "status": status,
+    "logs": logs,
+    "stop": stop,
     "tensorboard": tensorboard,
     "dashboard": dashboard,
     "report": report,
