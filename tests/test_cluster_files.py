@@ -221,7 +221,8 @@ def test_what_the_nodes_run_makes_a_cluster_for_those_with_the_token(sweep: Any,
         machine.start("worker", content["worker_start_ray_commands"], {"CPU": 1})
         results = tmp_path / "results"
         stranger = machine.harness("run", str(path), "--results", str(results), RAY_AUTH_TOKEN="b" * 64)
-        assert stranger.returncode != 0 and not (results / "small" / "report.html").exists()
+        assert stranger.returncode == 2 and "does not let this program in" in stranger.stderr
+        assert "Traceback" not in stranger.stderr and not (results / "small" / "report.html").exists()
         found = machine.harness("run", str(path), "--results", str(results))
         assert found.returncode == 0, found.stdout + found.stderr
         assert len(list((results / "small" / "trials").glob("[!.]*.json"))) == 2

@@ -126,6 +126,12 @@ def test_an_address_where_nobody_answers(sweep: Any, capsys: Any, verb: str) -> 
     assert "takes the cluster's dashboard" in capsys.readouterr().err
 
 
+def test_a_cluster_that_is_not_there_is_told_at_once(sweep: Any, capsys: Any, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    assert main(["run", str(sweep()), "--results", str(results), "--address", "127.0.0.1:9"]) == 2
+    assert "no cluster answers at 127.0.0.1:9" in capsys.readouterr().err and not results.exists()
+
+
 # -- a job server ----------------------------------------------------------------------------------
 
 
@@ -163,7 +169,8 @@ def server() -> Iterator[str]:
     subprocess.run(
         [
             scripts / "ray", "start", "--head", "--port", "0", "--num-cpus", "2",
-            "--temp-dir", session / "ray", "--dashboard-host", "127.0.0.1", "--dashboard-port", str(port), "--include-dashboard", "true",
+            "--temp-dir", session / "ray", "--dashboard-host", "127.0.0.1",
+            "--dashboard-port", str(port), "--include-dashboard", "true",
             "--dashboard-agent-listen-port", str(free_port()), "--object-store-memory", "200000000",
             "--disable-usage-stats",
         ],

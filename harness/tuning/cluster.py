@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from harness.errors import bad
 from harness.registry import PLUGINS_VARIABLE
 from harness.spec import Resources
 from harness.tuning import environment
@@ -33,6 +35,17 @@ def opened(resources: Resources, address: str | None, local: bool) -> Iterator[C
         cluster.stop()
 
 
+def check_address(address: str) -> None:
+    """Raises: InputError if `HOST:PORT` is where nobody listens, which Ray takes minutes to find out."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "://" in address:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise bad("--address", f"no cluster answers at {address}: {error}") from error
+
+
 class Cluster:
     """Ray on this machine (`local`), or a running cluster's.
 
@@ -42,6 +55,11 @@ class Cluster:
 
     def __init__(self, address: str | None, resources: Resources) -> None:
         environment.settle(address)
+        if address is not None:
+            check_address(address)
+            if resources.concurrent is not None:
+                # Tune asks for one trial's place at a time, and a cluster that can grow would grow by that.
+                os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(resources.concurrent))
         self.local = address is None
         self._resources = resources
         # With GPUs, what looks for one during an import would find all, before Ray says which is whose.
@@ -72,11 +90,16 @@ class Cluster:
     def ready(self) -> None:
         """Wait until Ray runs.
 
-        Raises: InputError for resources that no node has; what Ray raises if it does not start.
+        Raises: InputError for resources that no node has, and from a cluster that refuses; what Ray raises if
+            it does not start.
         """
         from harness.tuning import ray_tune
 
-        self._started.result()
+        try:
+            self._started.result()
+        except ConnectionError as error:  # all that Ray says, whatever it was
+            hint = "if it needs a token: RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token"
+            raise bad("--address", f"the cluster does not let this program in: {error}", hint) from error
         ray_tune.check_resources(self._resources)
 
     def stop(self) -> None:
