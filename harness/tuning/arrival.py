@@ -43,9 +43,8 @@ def main(results: str) -> int:
         os.environ[PLUGINS_VARIABLE] = os.pathsep.join(map(str, found))
     # Ray's processes block SIGINT, and what they start inherits that; Tune stops at nothing else.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    from harness.cli import main as run
-
-    return run(["run", SWEEP, "--results", results, "--address", "auto"])
+    run = ["-m", "harness", "run", SWEEP, "--results", results, "--address", "auto"]
+    os.execv(sys.executable, [sys.executable, *run])
 
 
 if __name__ == "__main__":
