@@ -11,7 +11,21 @@ from types import ModuleType
 
 from harness import __version__, registry
 from harness.errors import HarnessError, InputError, NoSpaceError, no_space
-from harness.verbs import compare, dashboard, doctor, list_, plan, replay, report, run, status, tensorboard
+from harness.verbs import (
+    compare,
+    dashboard,
+    doctor,
+    list_,
+    logs,
+    plan,
+    replay,
+    report,
+    run,
+    status,
+    stop,
+    submit,
+    tensorboard,
+)
 from harness.verbs.common import INTERRUPTED, complain
 
 FAILED = 1
@@ -19,7 +33,10 @@ FAILED = 1
 _VERBS: dict[str, ModuleType] = {
     "plan": plan,
     "run": run,
+    "submit": submit,
     "status": status,
+    "logs": logs,
+    "stop": stop,
     "tensorboard": tensorboard,
     "dashboard": dashboard,
     "report": report,

@@ -167,9 +167,10 @@ def test_failed_trials_leave_the_sweep_running_and_are_tried_again(
     verdict = json.loads((tmp_path / "results" / "small" / "verdicts.json").read_text())["tasks"]["words"]
     assert verdict["leader"] == "full"
     assert verdict["failures"] == {"diverged": 1, "infeasible": 1, "failed": 1}
-    assert sorted(log.read_text().split()) == ["nan", "oom", "raise"]
+    larger = ["oom"] * 4  # with 8, 4, 2 and 1 examples at a time
+    assert sorted(log.read_text().split()) == ["nan", *larger, "raise"]
     assert local(path) == 3  # only the fault of the machinery is tried again
-    assert sorted(log.read_text().split()) == ["nan", "oom", "raise", "raise"]
+    assert sorted(log.read_text().split()) == ["nan", *larger, "raise", "raise"]
     assert "Traceback" not in capsys.readouterr().err
 
 

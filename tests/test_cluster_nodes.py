@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,12 @@ from harness.cli import main
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def test_two_nodes_give_the_records_of_one_process(sweep: Any, tmp_path: Path) -> None:
+def test_two_nodes_give_the_records_of_one_process(
+    sweep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With more trials asked for than there is room: that is what makes a cluster grow."""
+    monkeypatch.setenv("TUNE_MAX_PENDING_TRIALS_PG", "auto")
+    monkeypatch.delenv("TUNE_MAX_PENDING_TRIALS_PG")
     path = sweep(
         optimizer={"learning_rate": {"grid": [1e-3, 3e-3, 1e-2]}},
         strategies={
@@ -26,11 +32,13 @@ def test_two_nodes_give_the_records_of_one_process(sweep: Any, tmp_path: Path) -
         resources={
             "cpus": 1,
             "share": False,
+            "concurrent": 4,
         },  # whether it pays is measured, and shared work may round otherwise
     )
     with nodes(1, 1) as cluster:
         arguments = ["--results", str(tmp_path / "cluster"), "--address", cluster.address]
         assert main(["run", str(path), *arguments]) == 0
+        assert os.environ["TUNE_MAX_PENDING_TRIALS_PG"] == "4"
         for node in cluster.all:  # each encodes the data for itself
             assert list(node.cache.glob("encoded/*")), node.folder
     assert main(["run", str(path), "--results", str(tmp_path / "local"), "--local"]) == 0

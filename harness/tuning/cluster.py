@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from harness.errors import bad
 from harness.records.patience import PATIENCE_VARIABLE
 from harness.registry import PLUGINS_VARIABLE
 from harness.spec import Resources
@@ -34,6 +36,17 @@ def opened(resources: Resources, address: str | None, local: bool) -> Iterator[C
         cluster.stop()
 
 
+def check_address(address: str) -> None:
+    """Raises: InputError if `HOST:PORT` is where nobody listens, which Ray takes minutes to find out."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "://" in address:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise bad("--address", f"no cluster answers at {address}: {error}") from error
+
+
 class Cluster:
     """Ray on this machine (`local`), or a running cluster's.
 
@@ -43,6 +56,11 @@ class Cluster:
 
     def __init__(self, address: str | None, resources: Resources) -> None:
         environment.settle(address)
+        if address is not None:
+            check_address(address)
+            if resources.concurrent is not None:
+                # Tune asks for one trial's place at a time, and a cluster that can grow would grow by that.
+                os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(resources.concurrent))
         self.local = address is None
         self._here = environment.Here() if self.local else None
         self._resources = resources
@@ -77,12 +95,16 @@ class Cluster:
         Args:
             results: the folder or URI that trials write to; None if there will be none.
 
-        Raises: InputError for resources that no node has, and for nodes of a running cluster that do not see
-            the results; what Ray raises if it does not start.
+        Raises: InputError for resources that no node has, from a cluster that refuses, and for nodes of a
+            running cluster that do not see the results; what Ray raises if it does not start.
         """
         from harness.tuning import ray_tune, shared
 
-        self._started.result()
+        try:
+            self._started.result()
+        except ConnectionError as error:  # all that Ray says, whatever it was
+            hint = "if it needs a token: RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token"
+            raise bad("--address", f"the cluster does not let this program in: {error}", hint) from error
         ray_tune.check_resources(self._resources)
         if not self.local and results is not None:
             shared.check_results(results)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 
+from harness.errors import bad
+from harness.verbs import jobs
 from harness.verbs.common import INTERRUPTED, find, out, results_folder, terminal
 
-HELP = "how far a sweep has come"
+HELP = "how far a sweep has come, or what became of a submitted one"
 
 
 def options(found: argparse.ArgumentParser) -> None:
     results_folder(found)
+    jobs.address(found, required=False)
     found.add_argument("--json", action="store_true", help="with --watch an object per line and look")
     found.add_argument(
         "--watch", nargs="?", type=_interval, const=2.0, metavar="SECONDS",
@@ -30,6 +33,8 @@ def _interval(text: str) -> float:
 
 
 def run(chosen: argparse.Namespace) -> int:
+    if chosen.address is not None:
+        return _of_job(chosen)
     from harness import watch
     from harness.status import Watcher
 
@@ -45,4 +50,15 @@ def run(chosen: argparse.Namespace) -> int:
         out(found.as_dict())
     else:
         print("\n".join(watch.lines(found)))
+    return 0
+
+
+def _of_job(chosen: argparse.Namespace) -> int:
+    if chosen.watch is not None:
+        raise bad("--watch", "looks at a results folder", "follow a job with `harness logs NAME --follow`")
+    _, job = jobs.found_job(chosen, chosen.sweep)
+    if chosen.json:
+        out(job.as_dict())
+    else:
+        print("\n".join(jobs.described(job)))
     return 0
