@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from conftest import records, start, word_task
@@ -191,3 +192,38 @@ def test_a_search_that_breaks_costs_its_cells_what_it_had_not_asked_for(
     assert len(records(folder)) == 2 * (trials + 1)  # what was asked for, and the winner confirmed
     warnings = json.loads((folder / "verdicts.json").read_text())["tasks"]["words"]["warnings"]
     assert any(f"broken in {hook}" in text for text in warnings) is broken
+
+
+def test_a_loss_that_explodes_ends_its_trial_at_once(sweep: Any, tmp_path: Path) -> None:
+    """Finite, but a million times what it was: it will not come back, and the search is told."""
+    path = sweep(
+        search={"algorithm": "optuna", "trials": 2},
+        strategies={"explodes": fault("explode", at=4)},
+        optimizer={"learning_rate": {"loguniform": [1e-3, 1e-2]}},
+        baseline=None,
+        seeds={"tune": 1, "confirm": 0},
+    )
+    assert main(["run", str(path), "--results", str(tmp_path / "results"), "--local"]) == 3
+    folder = tmp_path / "results" / "small"
+    found = list(records(folder).values())
+    assert [(r["status"], r["cost"]["steps"]) for r in found] == [("diverged", 3)] * 2
+    assert all(r["reason"] == "the loss has grown to 1e+09 at step 4" for r in found)
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'optuna.db'}")
+    assert [trial.state for trial in study.trials] == [optuna.trial.TrialState.FAIL] * 2
+
+
+def test_who_was_short_of_memory_is_tried_again_once_more_is_allowed(sweep: Any, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "strategies": {"plain": fault("none"), "large": fault("oom")},
+        "baseline": "plain",
+        "optimizer": {"learning_rate": 1e-3},
+        "seeds": {"tune": 1, "confirm": 0},
+    }
+    runs = []
+    for growth in (1, 1, 2):
+        path = sweep(**settings, resources={"cpus": 1, "growth": growth})
+        assert main(["run", str(path), "--results", str(tmp_path / "results"), "--local"]) == 3
+        files = sorted((tmp_path / "results" / "small" / "trials").glob("*.json"))
+        runs.append({json.loads(f.read_text())["strategy"]: f.stat().st_mtime_ns for f in files})
+    assert runs[0] == runs[1]
+    assert runs[1]["plain"] == runs[2]["plain"] and runs[1]["large"] != runs[2]["large"]

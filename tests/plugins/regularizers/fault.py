@@ -18,13 +18,12 @@ from harness.regularizers.base import Penalty, Regularizer, Weight
 
 
 class Fault(Regularizer):
-    """Breaks in `bind`, in `shrink`, or at step `at`: `raise`, `nan`, `blow up` (the weights), `oom`, and
-    once per `marker` file `kill` (the worker) or `stop` it (SIGSTOP: it hangs). `hungry` fails to allocate
-    whenever the model gets more than `most` examples at a time, `poor` wherever Ray has reserved less than
-    `most` CPUs. `seconds` are slept at every step. Appends a line to the file `log` at the first step, so
-    that runs can be counted, and to the file `process` the job for which Ray started this process and its
-    node. Where
-    `meet` names a folder, the first step waits until two processes have come to one there.
+    """Breaks in `bind`, in `shrink`, or at step `at`: `raise`, `nan`, `explode`, `blow up` (the weights),
+    `oom`, and once per `marker` file `kill` (the worker) or `stop` it (SIGSTOP: it hangs). `hungry` fails to
+    allocate whenever the model gets more than `most` examples at a time, `poor` wherever Ray has reserved
+    less than `most` CPUs. `seconds` are slept at every step. Appends a line to the file `log` at the first
+    step, so that runs can be counted, and to the file `process` the job for which Ray started this process
+    and its node. Where `meet` names a folder, the first step waits until two processes have come to one.
     """
 
     name: ClassVar[str] = "fault"
@@ -75,6 +74,8 @@ class _Penalty(Penalty):
             raise RuntimeError("this plug-in is broken on purpose")
         if fault.what == "nan":
             return zero * float("nan")
+        if fault.what == "explode":  # and stay finite
+            return zero + 1e9
         if fault.what == "blow up":  # after loss and gradient have been taken
             with torch.no_grad():
                 for weight in self.weights:
