@@ -18,7 +18,7 @@ test: check
 
 # Faults injected for real, for minutes: kills, lost nodes, full disks.
 chaos: $(VENV)/.dev
-	$(BIN)/python -m pytest -x -m chaos
+	$(BIN)/python -m pytest -x -m chaos -n 2 --dist loadfile
 
 # The quality gate: style, types, and that imports go one way.
 check: $(VENV)/.dev

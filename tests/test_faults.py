@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from conftest import records, start, word_task
 
+from harness import registry
 from harness.cli import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -21,6 +23,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 def fault(what: str, **settings: Any) -> dict[str, Any]:
     return {"regularizer": {"name": "fault", "what": what, **settings}}
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Plug-ins that break are known, too."""
+    folders = [str(Path(__file__).parent / name) for name in ("plugins", "broken")]
+    monkeypatch.setenv("HARNESS_PLUGINS", os.pathsep.join(folders))
+    registry._plugins.cache_clear()
+    yield
+    registry._plugins.cache_clear()
 
 
 def by_strategy(folder: Path) -> dict[str, dict[str, Any]]:
@@ -131,7 +143,7 @@ def test_workers_that_never_come_up_end_the_sweep(sweep: Any, tmp_path: Path, mo
 
 
 def test_a_plug_in_that_breaks_in_training_costs_its_own_trials(
-    sweep: Any, words_csv: Path, tmp_path: Path, capfd: Any
+    broken: None, sweep: Any, words_csv: Path, tmp_path: Path, capfd: Any
 ) -> None:
     """Whatever hook it is in: a reason that a reader can follow, and the others are trained."""
     decoupled = {"regularizer": {"name": "fault", "what": "shrink", "mode": "decoupled"}}
@@ -165,7 +177,7 @@ def test_a_plug_in_that_breaks_in_training_costs_its_own_trials(
 
 @pytest.mark.parametrize("hook", ["reason_against", "canonical", "stages"])
 def test_a_plug_in_that_breaks_in_planning_is_named(
-    sweep: Any, tmp_path: Path, capfd: Any, hook: str
+    broken: None, sweep: Any, tmp_path: Path, capfd: Any, hook: str
 ) -> None:
     path = sweep(strategies={"broken": {"brittle-part": hook}}, baseline=None)
     assert main(["run", str(path), "--results", str(tmp_path / "results"), "--local"]) == 1
@@ -176,7 +188,7 @@ def test_a_plug_in_that_breaks_in_planning_is_named(
 
 @pytest.mark.parametrize(("hook", "trials"), [("ask", 1), ("tell", 1), ("none", 1)])
 def test_a_search_that_breaks_costs_its_cells_what_it_had_not_asked_for(
-    sweep: Any, tmp_path: Path, capfd: Any, hook: str, trials: int
+    broken: None, sweep: Any, tmp_path: Path, capfd: Any, hook: str, trials: int
 ) -> None:
     path = sweep(
         search={"algorithm": "brittle-search", "hook": hook},
@@ -184,14 +196,14 @@ def test_a_search_that_breaks_costs_its_cells_what_it_had_not_asked_for(
         baseline=None,
         seeds={"tune": 1, "confirm": 1},
     )
-    broken = hook != "none"
-    assert main(["run", str(path), "--results", str(tmp_path / "results"), "--local"]) == (3 if broken else 0)
+    breaks = hook != "none"
+    assert main(["run", str(path), "--results", str(tmp_path / "results"), "--local"]) == (3 if breaks else 0)
     said = capfd.readouterr().err
-    assert ("the search of top on words failed" in said) is broken and "Traceback" not in said
+    assert ("the search of top on words failed" in said) is breaks and "Traceback" not in said
     folder = tmp_path / "results" / "small"
     assert len(records(folder)) == 2 * (trials + 1)  # what was asked for, and the winner confirmed
     warnings = json.loads((folder / "verdicts.json").read_text())["tasks"]["words"]["warnings"]
-    assert any(f"broken in {hook}" in text for text in warnings) is broken
+    assert any(f"broken in {hook}" in text for text in warnings) is breaks
 
 
 def test_a_loss_that_explodes_ends_its_trial_at_once(sweep: Any, tmp_path: Path) -> None:

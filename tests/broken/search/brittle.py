@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from harness.search.base import Asker, Outcome, Search, SearchSpace, Values
 
@@ -19,7 +19,9 @@ class Brittle(Search):
         self.fail("budget")
         return 2
 
-    def open(self, space: SearchSpace, cell: str, higher_is_better: bool, folder: Path) -> Asker:
+    def open(
+        self, space: SearchSpace, cell: str, higher_is_better: bool, folder: Path, known: Any = ()
+    ) -> Asker:
         self.fail("open")
         return _Asker(self, space)
 
