@@ -149,8 +149,10 @@ def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch
 
 
 def _launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch) -> Campaign:
-    write_definitions(plan, paths)
     workspace = workspace_of(plan, paths.root)
+    if cluster is not None and not cluster.local:
+        cluster.ready(workspace.results)  # one that cannot run the sweep is told before anything is written
+    write_definitions(plan, paths)
     if cluster is not None:
         resources = plan.sweep.resources
         slots = resources.at_once(os.cpu_count() or 1, torch.cuda.device_count())
@@ -168,8 +170,8 @@ def _launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watc
 def _execute(
     plan: Plan, paths: ResultPaths, workspace: Workspace, cluster: Cluster | None, watch: Watch
 ) -> Campaign:
-    if cluster is not None:
-        cluster.ready(workspace.results)
+    if cluster is not None and cluster.local:
+        cluster.ready()
     from harness.tuning import halving, local  # these import ray
 
     halvings = halving.Halving(plan.sweep.scheduler)

@@ -31,10 +31,12 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.local and chosen.address:
         raise bad("--local", "runs in this process and takes no --address")
     sweep = spec.load(chosen.spec, chosen.assignments)
-    from harness.records import provenance, quarantine
-    from harness.records.paths import ResultPaths
+    from harness.records import provenance, quarantine, remote
+    from harness.records.paths import opened as results
 
-    paths = ResultPaths(chosen.results / sweep.name)
+    paths = results(chosen.results, sweep.name)
+    remote.check(paths.root)
+    remote.latest(paths.plan)
     changes = provenance.changes(paths)
     if chosen.strict and changes:
         raise InputError(Mistake(name, f"not as in the run before: {change}") for name, change in changes)
@@ -42,10 +44,8 @@ def run(chosen: argparse.Namespace) -> int:
         complain(f"not as in the run before: {name} {change}")
     noted = len(quarantine.remarks(paths))
     from harness.importing import unwatched
-    from harness.records.paths import opened as results
     from harness.tuning import cluster
 
-    paths = results(chosen.results, sweep.name)
     with cluster.opened(sweep.resources, chosen.address, chosen.local) as opened:
         with unwatched():
             from harness import console
