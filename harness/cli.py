@@ -6,11 +6,13 @@ import argparse
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 from types import ModuleType
 
 from harness import __version__, registry
 from harness.errors import HarnessError, InputError, NoSpaceError, no_space
+from harness.redaction import redact
 from harness.verbs import (
     compare,
     dashboard,
@@ -106,4 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def entry() -> None:
-    sys.exit(main())
+    """The program: what nobody expected is told with its traceback, which may quote secrets."""
+    try:
+        code = main()
+    except Exception as error:
+        print(redact("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+        code = FAILED
+    sys.exit(code)

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from harness.errors import InputError, Mistake, Mistakes, bad, nearest
+from harness.redaction import redact_addresses
 
 MAX_BYTES = 1_000_000  # PyYAML reads a megabyte in a few seconds
 MAX_NODES = 100_000  # aliases can make a small file enormous
@@ -26,8 +27,6 @@ ENTRIES = ("tasks", "backbones", "strategies")  # lists whose entries are names 
 _TAG = "tag:yaml.org,2002:"
 # What YAML can spell (`"\\ud800"`, `"\\0"`) and no file's text or name can hold.
 _UNWRITABLE = re.compile("[\ud800-\udfff\\0]")
-# A password in an address: a sweep file is copied beside its results, and both are shown around.
-_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]+@")
 
 
 class _Loader(yaml.SafeLoader):
@@ -162,9 +161,12 @@ class _Survey:
         place = f"{self.origin}:{node.start_mark.line + 1}" + (f": {path}" if path else "")
         if found := unwritable(node.value):
             self.mistakes.add(place, f"holds the character {found}, which no file can hold")
-        if _PASSWORD.search(node.value):
+        # A sweep file is copied beside its results, and both are shown around.
+        if "://" in node.value and redact_addresses(node.value) != node.value:
             hint = "name them where the library looks for them: ~/.netrc, HF_TOKEN, AWS_… in the environment"
-            self.mistakes.add(place, "holds an address with a password, and a sweep file is no secret", hint)
+            self.mistakes.add(
+                place, "holds an address with a password or signature, and a sweep file is no secret", hint
+            )
 
 
 def _parse(text: str, origin: str) -> tuple[Any, dict[str, int]]:
@@ -255,7 +257,8 @@ def _replaced(node: Any, keys: list[str], value: Any, path: str) -> Any:
     entry = len(done) == 2 and done[0] in ENTRIES
     if isinstance(node, list):
         names = [item.get("name", item.get("use")) if isinstance(item, dict) else item for item in node]
-        index = int(key) if key.isdecimal() else names.index(key) if key in names else -1
+        numbered = key.isdecimal() and len(key) <= len(str(MAX_NODES))  # Python refuses to read 5000 digits
+        index = int(key) if numbered else names.index(key) if key in names else -1
         if not 0 <= index < len(node):
             raise bad(f"--set {path}", f"the list has no entry '{key}'", nearest(key, map(str, names)))
         return [_replaced(item, rest, value, path) if i == index else item for i, item in enumerate(node)]

@@ -57,11 +57,15 @@ class ResultsLockedError(HarnessError):
     exit_code = 4
 
 
-class StorageError(HarnessError):
+class RunEndsError(HarnessError):
+    """The run cannot go on, through no fault of a trial: none is to be recorded as failed for it."""
+
+
+class StorageError(RunEndsError):
     """The storage of results cannot be reached, or refuses. What it holds is kept: the run can be resumed."""
 
 
-class NoSpaceError(HarnessError):
+class NoSpaceError(RunEndsError):
     """A disk is full. What was written before is whole; the run can be carried on once there is room."""
 
 

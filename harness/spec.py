@@ -143,12 +143,18 @@ def load(path: FilePath, assignments: Sequence[str] = ()) -> Sweep:
 
     Raises: InputError with every mistake found, each with file and line.
     """
+    try:
+        here = FilePath.cwd()
+    except OSError as error:
+        raise bad(
+            "the working folder", f"cannot be used: {error.strerror}", "cd to one that is there"
+        ) from error
     folder = path.absolute().parent
     if document.unwritable(str(folder)):  # absolute paths are written into the results
         raise bad(str(path), "lies in a folder whose name is no text", "rename the folder")
     doc = document.assign(document.read(document.text_of(path), str(path)), assignments)
     try:
-        return from_document(doc, [path.resolve().parent, FilePath.cwd()])
+        return from_document(doc, [path.resolve().parent, here])
     except InputError as error:
         raise doc.located(error) from error
 

@@ -16,6 +16,7 @@ from harness.cli import main
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
+@pytest.mark.chaos
 def test_two_nodes_give_the_records_of_one_process(
     sweep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

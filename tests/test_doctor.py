@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -52,6 +53,25 @@ def test_a_folder_that_cannot_be_written_to() -> None:
     assert "/proc cannot be written to" in check.said
 
 
+def test_results_on_a_uri() -> None:
+    found = {check.name: check for check in machine.look("memory://bucket/doctor")}
+    assert found["results"].state == "ok", found["results"].said
+    assert found["results"].said.startswith("memory://bucket/doctor: ")
+    (check,) = guarded("results", machine.storage, "nowhere://bucket")
+    assert check.state == "wrong"
+    assert "no storage is called 'nowhere'" in check.said
+
+
+def test_memory_is_that_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    (tmp_path / "memory.current").write_text(f"{1 << 28}\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine._memory()[1] > 1 << 30
+    (tmp_path / "memory.max").write_text(f"{1 << 30}\n")
+    (check,) = machine.memory()
+    assert (check.state, check.said) == ("warning", "0.8 of 1.0 GiB free")
+
+
 def test_packages_are_held_against_requirements_and_constraints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,8 +112,24 @@ def test_the_hub_is_asked_unless_told_not_to(monkeypatch: pytest.MonkeyPatch) ->
     server.server_close()
     (check,) = machine.hub()  # nobody listens any more
     assert (check.state, check.name) == ("warning", "hub")
-    monkeypatch.setenv("HF_ENDPOINT", "nonsense")
-    assert machine.hub()[0].state == "warning"
+    for nonsense in ("nonsense", "http://host:port", "https://user:planted@127.0.0.1:1"):
+        monkeypatch.setenv("HF_ENDPOINT", nonsense)
+        (check,) = machine.hub()
+        assert check.state == "warning"
+        assert "planted" not in str(check)
+
+
+def test_the_verb_says_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_planted0123456789")
+    leaky = [Check("x", "ok", "at https://user:planted@host", "use hf_planted0123456789")]
+    monkeypatch.setattr(machine, "look", lambda results: leaky)
+    monkeypatch.setattr(devices, "look", list)
+    monkeypatch.setattr(cluster, "look", lambda address, results: [])
+    for form in ([], ["--json"]):
+        assert main(["doctor", "--results", str(tmp_path), *form]) == 0
+        said = capsys.readouterr().out
+        assert "[redacted]@host" in said
+        assert "planted" not in said
 
 
 def test_a_build_without_cuda_beside_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +172,12 @@ def test_nodes_are_compared_with_this_machine() -> None:
     assert wrong["n: versions"].state == wrong["n: storage"].state == "wrong"
     assert "torch 1.0 (here " in wrong["n: versions"].said
     assert wrong["n: clock"].state == "warning"
+    for package, state in (("python", "warning"), ("timm", "warning"), ("torch", "wrong"), ("ray", "wrong")):
+        near = ".".join([*versions()["python"].split(".")[:2], "99"]) if package == "python" else "1.0"
+        other = {**answer, "versions": {**versions(), package: near}}
+        assert cluster._compared(Node("n", 0.1, 0.05, True, other))[0].state == state
+    names = {check.name for check in cluster._compared(Node("n", 0, 0, False, answer), shares=False)}
+    assert "n: storage" not in names
     (silent,) = cluster._compared(Node("n", 0, 0, False, None, "ModuleNotFoundError: harness"))
     assert silent.state == "wrong"
 
@@ -149,6 +191,32 @@ def test_a_token_that_others_can_read(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (check.state, check.advice) == ("warning", f"chmod 600 {path}")
     path.chmod(0o600)
     assert cluster._token() == []
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "state", "words"),
+    [
+        (0, "", "warning", "authentication: none"),
+        (1, "ray.exceptions.AuthenticationError: InvalidAuthToken", "ok", "a wrong token is refused"),
+        (1, "ImportError: no such thing", "warning", "could not be tried: ImportError"),
+    ],
+)
+def test_a_cluster_is_guarded_if_it_refuses_a_wrong_token(
+    monkeypatch: pytest.MonkeyPatch, code: int, error: str, state: str, words: str
+) -> None:
+    tried: list[Any] = []
+
+    def run(command: Any, env: dict[str, str], **_: Any) -> Any:
+        tried.append(env)
+        return subprocess.CompletedProcess(command, code, "", error)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "own")
+    (check,) = cluster._guard("auto", 1.0, "")
+    assert check.state == state
+    assert words in check.said
+    assert tried[0]["RAY_AUTH_MODE"] == "token" and tried[0]["RAY_AUTH_TOKEN"] != "own"
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ def test_workers_that_run_out_of_memory_or_hang(sweep: Any, tmp_path: Path, capf
     assert sorted(hungry["notes"]) == [
         "out of memory with 4 examples at a time",
         "out of memory with 8 examples at a time",
+        "run with 1/4 of the examples at a time",
     ]
     assert (found["poor"]["status"], found["poor"]["resources"]["cpus"]) == ("finished", 2)
     assert (found["poorer"]["status"], found["poorer"]["resources"]["cpus"]) == ("infeasible", 2)
@@ -92,7 +93,7 @@ def test_a_notice_writes_checkpoints_in_the_middle_of_an_epoch(
     """SIGTERM: every trial at work saves the step it is at, exit 130; carried on, each is what it would have
     been undisturbed, its loss over the epoch included."""
     log = tmp_path / "log"
-    slow = fault("none", seconds=0.25, log=str(log))
+    slow = fault("none", seconds=0.15, log=str(log))
     settings: dict[str, Any] = {
         "strategies": {"full": slow, "top": {"freeze": 2, **slow}},
         "optimizer": {"learning_rate": 1e-3},
@@ -126,6 +127,7 @@ def test_a_notice_writes_checkpoints_in_the_middle_of_an_epoch(
     assert resumed["full"]["cost"]["flops"] == alone["full"]["cost"]["flops"]
 
 
+@pytest.mark.chaos
 def test_workers_that_never_come_up_end_the_sweep(sweep: Any, tmp_path: Path, monkeypatch: Any) -> None:
     """Not every trial is lost one after the other: the fault is not theirs. None of them gets a record."""
     plugins = tmp_path / "plugins" / "metrics"

@@ -162,6 +162,24 @@ def test_an_endless_file_is_not_read_to_its_end(folder: Path) -> None:
         spec.load(Path("/dev/zero"))
 
 
+def test_a_number_of_thousands_of_digits_is_no_place_in_a_list(folder: Path) -> None:
+    assert "the list has no entry" in outcome(folder, minimal(), f"tasks.{'9' * 5000}.x=1")
+
+
+def test_a_working_folder_that_is_gone(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_bytes(minimal())
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    try:
+        with pytest.raises(InputError, match="the working folder: cannot be used"):
+            spec.load(path)
+    finally:
+        os.chdir(folder)
+
+
 def test_a_sweep_file_may_be_a_pipe(folder: Path) -> None:
     reads, writes = os.pipe()
     os.write(writes, minimal())

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
+import aiohttp
 import psutil
 import pytest
+import requests
 import yaml
 from conftest import sentences, word_task, write_table
 
 from harness import spec
 from harness.cli import main
-from harness.tuning import arrival, parcel
+from harness.errors import InputError
+from harness.tuning import arrival, jobs, parcel
 
 SECRET = "s3cr3t-that-nobody-may-see"
 
@@ -91,8 +97,9 @@ def test_what_is_large_or_secret_or_shared_is_left_and_said(
     found, content = packed(path, tmp_path / "one", shared=str(shared.parent))
     files = [task["dataset"]["data_files"]["train"] for task in content["tasks"]]
     assert files == ["data/1/words.csv", str(shared), str(key)]
-    assert found.left == [(str(key), "looks like a secret")]
+    assert found.left == [(str(key), "is hidden, or has the name of a secret")]
     monkeypatch.setattr(parcel, "MOST", 10)
+    monkeypatch.delenv("HARNESS_PLUGINS")  # which count, too
     found, content = packed(path, tmp_path / "two", shared=str(shared.parent))
     assert content["tasks"][0]["dataset"]["data_files"]["train"] == str(words_csv)
     assert {name for name, _ in found.left} == {str(key), str(words_csv), content["backbones"][0]["path"]}
@@ -100,9 +107,193 @@ def test_what_is_large_or_secret_or_shared_is_left_and_said(
 
 def test_the_cluster_says_how_its_packages_differ() -> None:
     sent = {"python": "3.11.7", "torch": "2.14.1", "timm": "1.0", "finetune-harness": "0.1"}
-    missing, other = arrival.compared(sent, {"python": "3.11.7", "torch": "2.6.0"})
-    assert missing == ["timm"]
-    assert other == ["torch is 2.6.0 on the cluster, and 2.14.1 where the sweep was submitted"]
+    here = {"python": "3.11.7", "torch": "2.6.0"}
+    missing, other = arrival.compared(sent, here, ["torch", "numpy"])
+    assert missing == [] and other == [
+        "torch is 2.6.0 on the cluster, and 2.14.1 where the sweep was submitted",
+        "timm is not on the cluster, and 1.0 where the sweep was submitted",
+    ]
+    missing, other = arrival.compared({"torch": "2.14.1", "timm": "1.0"}, {"timm": "1.0"}, ["torch"])
+    assert missing == ["torch"] and other == []
+
+
+def test_what_a_parcel_says_every_sweep_needs(sweep: Any, tmp_path: Path) -> None:
+    packed(sweep(), tmp_path / "parcel")
+    versions, required = parcel.read_sent(tmp_path / "parcel")
+    assert {"torch", "scikit-learn"} <= set(required) and not {"timm", "s3fs", "ruff"} & set(required)
+    assert set(required) & set(versions)
+
+
+def test_only_settings_that_name_files_are_paths(
+    sweep: Any, tmp_path: Path, words_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `sep` of `/` is no folder, and a whole disk is not looked through."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "private.txt").write_text(SECRET)
+    for index, separator in enumerate(("/", str(folder))):
+        task = word_task(words_csv)
+        task["dataset"]["sep"] = separator
+        found, content = packed(sweep(tasks=[task]), tmp_path / f"parcel{index}")
+        assert content["tasks"][0]["dataset"]["sep"] == separator and found.left == []
+        assert not list(found.folder.rglob("private.txt"))
+    monkeypatch.setattr(parcel, "MOST", 1000)
+    sender = parcel._Sender(parcel.Parcel(tmp_path / "none"), None, 0)
+    assert sender._named("/") == "/" and "0 MB with it" in sender.parcel.left[0][1]
+
+
+def test_secrets_are_known_by_every_folder_above_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = tmp_path / ".cache" / "huggingface" / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
+    kept = (".aws/config", "gcloud/application_default_credentials.json", ".cache/huggingface/token")
+    for name in (*kept, ".cache/huggingface/hub/models--a/snapshots/1/config.json", "data/words.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+        assert parcel.secret(tmp_path / name) == (name in kept), name
+    data = tmp_path / "data"
+    (data / "link.csv").symlink_to(tmp_path / ".aws" / "config")
+    (data / "self").symlink_to(data)
+    assert parcel.secret(data / "link.csv")
+    assert [path.name for path in parcel._files(data)] == ["words.csv"]
+
+
+def test_plugins_are_sent_whole_or_refused(
+    sweep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins, outside = tmp_path / "plugins", tmp_path / "outside.txt"
+    plugins.mkdir()
+    outside.write_text(SECRET)
+    (plugins / "fine.py").write_text("")
+    path = sweep()
+    loaded = spec.load(path)
+    monkeypatch.setenv("HARNESS_PLUGINS", str(plugins))
+    (plugins / "link.txt").symlink_to(outside)
+    with pytest.raises(InputError, match="leads out of"):
+        parcel.pack(loaded, tmp_path / "one")
+    (plugins / "link.txt").unlink()
+    (plugins / "large.txt").write_text("x" * 20)
+    monkeypatch.setattr(parcel, "MOST", 10)
+    with pytest.raises(InputError, match="names folders of more than"):
+        parcel.pack(loaded, tmp_path / "two")
+
+
+# -- a job server that is made up ------------------------------------------------------------------
+
+
+def details(name: str, state: str = "RUNNING", **changes: Any) -> SimpleNamespace:
+    found = re.fullmatch(r"(.*)-\w+-(\w+)", name)
+    given = {"sweep": found[1], "attempt": found[2], "results": "/shared/results"} if found else {}
+    return SimpleNamespace(
+        **{
+            "submission_id": name, "metadata": given, "status": state, "driver_exit_code": None,
+            "message": "", "start_time": 1000, "end_time": None, **changes,
+        }
+    )  # fmt: skip
+
+
+MINE = "small-0123abcd-1"
+
+
+def test_jobs_of_others_are_passed_over() -> None:
+    listed = [
+        details(MINE),
+        details("small-0123abcd-2", metadata={"sweep": "small", "attempt": "first"}),
+        details("train", metadata={"attempt": "first"}),
+        details("other-0123abcd-1", metadata={"sweep": "small", "attempt": "1"}),
+        details("raysubmit_1", metadata=None),
+        details("small-0123abcd-3", metadata={"sweep": "small"}),
+        SimpleNamespace(submission_id=None, metadata=None),
+    ]
+    assert [job.id for job in jobs.jobs(SimpleNamespace(list_jobs=lambda: listed))] == [MINE]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [RuntimeError("Request failed with status code 500"), requests.ConnectionError("Connection aborted")],
+)
+def test_a_job_server_that_fails_is_told(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    client = mock.Mock()
+    client.list_jobs.side_effect = fault
+    monkeypatch.setattr(jobs, "connect", lambda address: client)
+    for verb in ("status", "logs", "stop"):
+        assert main([verb, "small", "--address", "http://127.0.0.1:9"]) == 1
+        assert f"the job server does not answer as it should: {fault}" in capsys.readouterr().err
+    client.list_jobs.side_effect = None
+    client.list_jobs.return_value = [details(MINE)]
+    for name in ("get_job_info", "get_job_logs", "stop_job"):
+        getattr(client, name).side_effect = fault
+    for verb in ("logs", "stop"):
+        assert main([verb, "small", "--address", "http://127.0.0.1:9"]) == 1
+        assert "does not answer" in capsys.readouterr().err
+
+
+def test_a_lost_connection_is_made_again_and_given_up_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    client, calls, written = mock.Mock(), [0], []
+
+    async def tail(name: str) -> AsyncIterator[str]:
+        calls[0] += 1
+        yield "one\n"
+        if calls[0] == 1:
+            raise aiohttp.ServerDisconnectedError
+        yield "two\n"
+
+    client.tail_job_logs = tail
+    client.get_job_info.side_effect = [
+        requests.ConnectionError("refused"),
+        details(MINE, "SUCCEEDED", driver_exit_code=0),
+    ]
+    job = jobs.job_of(details(MINE))
+    assert jobs.follow(client, job, written.append).exit_code == 0
+    assert "".join(written) == "one\ntwo\n"
+    client.get_job_info.side_effect = requests.ConnectionError("refused")
+    with pytest.raises(jobs.JobServerError, match="refused"):
+        jobs.follow(client, job, written.append)
+
+    def gone(text: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        jobs.follow(client, job, gone)
+
+
+def test_what_is_said_of_a_job(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("HARNESS_TOKEN", SECRET)
+    lost = details(MINE, "FAILED", message=f"died \x1b[31m of {SECRET}")
+    client = mock.Mock()
+    client.list_jobs.return_value = [lost]
+    client.get_job_logs.return_value = f"\x1b[2J{SECRET}\nlast\n"
+    monkeypatch.setattr(jobs, "connect", lambda address: client)
+    for verb in ("status", "logs"):
+        assert main([verb, "small", "--address", "http://127.0.0.1:9"]) == 0
+    said = capsys.readouterr().out
+    assert "ended without a code: died" in said and said.endswith("last\n")
+    assert main(["status", "small", "--address", "http://127.0.0.1:9", "--json"]) == 0
+    said += capsys.readouterr().out
+    assert SECRET not in said and "\x1b" not in said and "\\u001b" not in said
+
+
+def test_stop_tells_of_a_job_that_does_not_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = mock.Mock()
+    client.list_jobs.return_value = [details(MINE)]
+    client.get_job_info.return_value = details(MINE)
+    monkeypatch.setattr(jobs, "connect", lambda address: client)
+    monkeypatch.setattr(time, "monotonic", mock.Mock(side_effect=range(0, 10_000, 100)))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    assert main(["stop", "small", "--address", "http://127.0.0.1:9"]) == 1
+    client.stop_job.assert_called_once_with(MINE)
+
+
+def test_one_spelling_of_a_place_and_of_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    for spelled in ("/shared/results/", "//shared/./results", "/shared/x/../results"):
+        assert jobs._normal(spelled) == "/shared/results"
+    assert jobs._normal("s3://bucket/x//") == jobs._normal("s3://bucket/x") == "s3://bucket/x"
+    monkeypatch.setattr("harness.records.provenance.versions", lambda: {"torch": "2.14.1+cpu"})
+    assert "torch==2.14.1" in jobs.pinned()
 
 
 def test_nothing_is_submitted_of_a_sweep_with_mistakes(sweep: Any, capsys: Any) -> None:
@@ -249,8 +440,6 @@ def test_a_sweep_as_a_job(
     assert "Carry on with" in logs
     code, _, error = ask(capsys, "logs", "smal", "--address", server)
     assert code == 2 and "did you mean 'small'?" in error
-
-    from harness.tuning import jobs
 
     told = [str(details) for details in jobs.connect(server).list_jobs()]
     files = [file.read_bytes() for file in results.rglob("*") if file.is_file()]

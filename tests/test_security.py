@@ -22,7 +22,7 @@ import pytest
 import yaml
 from conftest import word_task
 
-from harness import document, spec
+from harness import cli, document, spec
 from harness.cli import main
 from harness.errors import InputError
 from harness.redaction import REDACTED, redact
@@ -32,6 +32,7 @@ SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "planted/aws+secret/0123456789",
     "RAY_AUTH_TOKEN": "plantedray0123456789abcdef0123456789",
     "MY_SERVICE_PASSWORD": "planted pass word",
+    "MY_PRIVATE_KEY": "lines of\nplanted",
 }
 
 
@@ -60,15 +61,19 @@ def canary(tmp_path: Path) -> Any:
 
 
 def test_a_planted_checkpoint_counts_as_none(tmp_path: Path, canary: Path) -> None:
+    from harness.records.paths import ResultPaths
     from harness.training.checkpoint import Checkpoints
 
-    path = tmp_path / "x.pt"
+    paths = ResultPaths(tmp_path)
+    path = paths.checkpoint("x")
+    path.parent.mkdir(parents=True)
     path.write_bytes(pickle.dumps(Bomb(canary)))
-    assert Checkpoints(path, 60).load() is None
+    assert Checkpoints(paths, "x", 60).load() is None
     import torch
 
+    path.parent.mkdir(parents=True, exist_ok=True)  # what was damaged has been set aside
     torch.save({"progress": Bomb(canary), "tensors": {}}, path)
-    assert Checkpoints(path, 60).load() is None
+    assert Checkpoints(paths, "x", 60).load() is None
 
 
 def test_weights_that_are_a_pickle_are_refused(models: Any, sweep: Any, tmp_path: Path, canary: Path) -> None:
@@ -192,19 +197,37 @@ def test_a_planted_attribute_of_a_study_is_only_text(tmp_path: Path, canary: Pat
     assert again.ask() == values
 
 
-@pytest.mark.parametrize("verb", ["tensorboard", "dashboard"])
+@pytest.mark.parametrize("verb", ["tensorboard", "dashboard", "doctor"])
 def test_servers_import_nothing_from_the_working_folder(
     tmp_path: Path, canary: Path, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command line that the verb becomes, started where modules of every name that matters lie."""
+    from harness.doctoring import devices
     from harness.verbs import serving
 
-    for name in ("tensorboard", "optuna_dashboard", "numpy", "json", "sys", "optuna", "sqlalchemy"):
+    planted = (
+        "tensorboard",
+        "optuna_dashboard",
+        "numpy",
+        "json",
+        "sys",
+        "optuna",
+        "sqlalchemy",
+        "statistics",
+    )
+    for name in planted:
         (tmp_path / f"{name}.py").write_text(f"open({str(canary)!r}, 'w')\n")
     became: list[Any] = []
-    monkeypatch.setattr(os, "execv", lambda program, arguments: became.append(arguments))
-    module = {"tensorboard": "tensorboard.main", "dashboard": "optuna"}[verb]
-    serving.serve(f"import {module}; print('up')")
+    if verb == "doctor":
+        with monkeypatch.context() as patch:
+            silent = subprocess.CompletedProcess([], 0, "", "")
+            patch.setattr(subprocess, "run", lambda command, **_: became.append(command) or silent)
+            devices._apart("cpu", None)
+        became = [[part.replace("devices.answer()", "print('up')") for part in became[0]]]
+    else:
+        monkeypatch.setattr(os, "execv", lambda program, arguments: became.append(arguments))
+        module = {"tensorboard": "tensorboard.main", "dashboard": "optuna"}[verb]
+        serving.serve(f"import {module}; print('up')")
     ran = subprocess.run(became[0], cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
     assert ran.stdout.strip() == "up", ran.stderr
 
@@ -238,7 +261,15 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://token@host", f"https://{REDACTED}@host"),
         ("http://h/x?a=1&X-Amz-Signature=abc&b=2", f"http://h/x?a=1&X-Amz-Signature={REDACTED}&b=2"),
         ("http://h/x?sig=abc", f"http://h/x?sig={REDACTED}"),
+        ("https://user:pa/ss@host/x", f"https://{REDACTED}@host/x"),
+        ("https://user:p@planted@host", f"https://{REDACTED}@host"),
+        ("https://token@host/a@b", f"https://{REDACTED}@host/a@b"),
+        ("http://h/x?a=1&Signature=abc", f"http://h/x?a=1&Signature={REDACTED}"),
+        (f"{'lines of' + chr(10) + 'planted'!r}", f"'{REDACTED}'"),
+        (json.dumps({"key": "lines of\nplanted"}), f'{{"key": "{REDACTED}"}}'),
         ("nothing here: a@b.c, 3:4@5, x?y=z", "nothing here: a@b.c, 3:4@5, x?y=z"),
+        ("hf://datasets/a/b@main/c.csv http://h:80/a@b", "hf://datasets/a/b@main/c.csv http://h:80/a@b"),
+        ("zip://a.csv::hf://datasets/a/b@main/c.zip", "zip://a.csv::hf://datasets/a/b@main/c.zip"),
     ],
 )  # fmt: skip
 def test_secrets_are_replaced(secrets: None, text: str, expected: str) -> None:
@@ -255,6 +286,9 @@ def test_ordinary_variables_are_no_secrets(monkeypatch: pytest.MonkeyPatch) -> N
     "dataset",
     [
         {"path": "csv", "data_files": "https://user:planted-pass@host/x.csv"},
+        {"path": "csv", "data_files": "https://user:planted/pass@host/x.csv"},
+        {"path": "csv", "data_files": "https://planted-token@host/x.csv"},
+        {"path": "csv", "data_files": "https://host/x.csv?sig=planted"},
         {"path": "a/b", "token": "hf_planted0123456789"},
         {"path": "parquet", "data_files": "s3://b/x", "storage_options": {"secret": "planted-pass"}},
     ],
@@ -267,6 +301,21 @@ def test_a_secret_in_a_sweep_file_is_refused_and_not_repeated(
     said = capsys.readouterr().err
     assert "sweep file" in said
     assert "planted" not in said
+
+
+def test_what_nobody_expected_is_told_without_secrets(
+    secrets: None, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def broken() -> int:
+        raise ZeroDivisionError(f"with {SECRETS['HF_TOKEN']} at https://user:planted/pass@host")
+
+    monkeypatch.setattr(cli, "main", broken)
+    with pytest.raises(SystemExit) as ended:
+        cli.entry()
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert f"ZeroDivisionError: with {REDACTED} at https://{REDACTED}@host" in said
+    assert "planted" not in said  # the line of source is quoted, too
 
 
 PLUGIN = """
@@ -299,6 +348,7 @@ def listening(process: psutil.Process) -> set[tuple[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
+@pytest.mark.chaos
 def test_a_run_keeps_to_itself(sweep: Any, words_csv: Path, tmp_path: Path, canary: Path) -> None:
     """One real run on Ray, started in a folder full of planted modules, with secrets in its environment and a
     metric that puts them into its error: nothing planted runs, nothing listens beyond this machine, no file

@@ -349,6 +349,7 @@ def test_the_lease_of_a_killed_run_of_this_machine_is_taken_at_once(
         pass
 
 
+@pytest.mark.chaos
 def test_a_run_whose_lease_is_taken_over_stops(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     quick(monkeypatch)
     there = store(memory)

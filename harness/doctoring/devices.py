@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from harness.apart import command
 from harness.doctoring.check import Check, guarded
 
 _TIMEOUT = 300
@@ -73,8 +74,7 @@ def _apart(name: str, index: int | None) -> list[Check]:
     own = "" if index is None else visible[index] if visible != [""] else str(index)
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": own, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     ran = subprocess.run(
-        [sys.executable, "-c", _CODE, name],
-        env=environment, capture_output=True, text=True, timeout=_TIMEOUT, check=False,
+        command(_CODE, name), env=environment, capture_output=True, text=True, timeout=_TIMEOUT, check=False,
     )  # fmt: skip
     for line in ran.stdout.splitlines():
         if line.startswith(_MARK):

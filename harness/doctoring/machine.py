@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import platform
 import resource
@@ -14,13 +15,13 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-import psutil
-
 from harness.cache import cache_folder
 from harness.doctoring.check import Check, guarded
 from harness.records.provenance import hardware
+from harness.records.stores import store
+from harness.redaction import REDACTED, redact_addresses
 
-_DISTRIBUTION = "finetune-harness"
+DISTRIBUTION = "finetune-harness"
 _CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"  # of a checkout, editable installs included
 # Instruction sets that matrix products gain from, as Linux calls them on x86 and on Arm.
 _INSTRUCTIONS = (
@@ -29,11 +30,12 @@ _INSTRUCTIONS = (
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 _EXTRAS = ("entities", "vision", "speech", "dashboard")  # what users choose; the others are for developers
 _GIB = 1 << 30
+_CGROUP = Path("/sys/fs/cgroup")  # of the container, if this is one
 _SAMPLE = 64 << 20  # bytes written to measure a disk
 
 
-def look(results: Path) -> list[Check]:
-    """Every check of this module."""
+def look(results: Path | str) -> list[Check]:
+    """Every check of this module. Args: `results`, a folder or a URI."""
     return [
         *guarded("python", python),
         *guarded("packages", packages),
@@ -43,7 +45,11 @@ def look(results: Path) -> list[Check]:
         *guarded("memory", memory),
         *guarded("shared memory", shared_memory),
         *guarded("open files", open_files),
-        *guarded("results", disk, "results", results),
+        *(
+            guarded("results", storage, results)
+            if isinstance(results, str)
+            else guarded("results", disk, "results", results)
+        ),
         *guarded("cache", disk, "cache", cache_folder()),
         *guarded("hub", hub),
     ]
@@ -51,7 +57,7 @@ def look(results: Path) -> list[Check]:
 
 def python() -> list[Check]:
     said = f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}"
-    wanted = metadata.metadata(_DISTRIBUTION)["Requires-Python"] or ""
+    wanted = metadata.metadata(DISTRIBUTION)["Requires-Python"] or ""
     from packaging.specifiers import SpecifierSet
 
     if platform.python_version() not in SpecifierSet(wanted, prereleases=True):
@@ -64,13 +70,18 @@ def _requirements(extra: str = "") -> list[tuple[str, str, str | None]]:
     from packaging.requirements import Requirement
 
     found = []
-    for text in metadata.requires(_DISTRIBUTION) or []:
+    for text in metadata.requires(DISTRIBUTION) or []:
         wanted = Requirement(text)
         named = wanted.marker is None or wanted.marker.evaluate({"extra": extra})
         plain = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
-        if named and plain == (not extra) and wanted.name != _DISTRIBUTION:
+        if named and plain == (not extra) and wanted.name != DISTRIBUTION:
             found.append((wanted.name, str(wanted.specifier), installed(wanted.name)))
     return found
+
+
+def required() -> set[str]:
+    """The packages that the harness does not run without."""
+    return {name for name, *_ in _requirements()}
 
 
 def installed(package: str) -> str | None:
@@ -93,7 +104,7 @@ def packages() -> list[Check]:
     ]
     if missing or old:
         said = "; ".join([*(f"{name} is missing" for name in missing), *old])
-        return [Check("packages", "wrong", said, f"pip install -c constraints.txt {_DISTRIBUTION}")]
+        return [Check("packages", "wrong", said, f"pip install -c constraints.txt {DISTRIBUTION}")]
     other = _unlike_constraints() if _CONSTRAINTS.exists() else []
     said = f"{len(needed)} required packages are there"
     if other:
@@ -163,7 +174,7 @@ def _usable_cores() -> int:
     """Cores that the process may run on, and may use by its container's quota."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = (_CGROUP / "cpu.max").read_text().split()
         return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
     except (OSError, ValueError):
         return cores
@@ -179,13 +190,26 @@ def _instructions() -> list[str]:
 
 
 def memory() -> list[Check]:
-    found = psutil.virtual_memory()
-    said = f"{found.available / _GIB:.1f} of {found.total / _GIB:.1f} GiB free"
-    if found.available < 4 * _GIB:
+    free, total = _memory()
+    said = f"{free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
+    if free < 4 * _GIB:
         return [
             Check("memory", "warning", said, "a worker takes 1 to 2 GiB beside its model: close something")
         ]
     return [Check("memory", "ok", said)]
+
+
+def _memory() -> tuple[int, int]:
+    """Bytes free and in all: of the machine, or of its container if that may take less."""
+    import psutil
+
+    found = psutil.virtual_memory()
+    try:
+        limit = int((_CGROUP / "memory.max").read_text())
+        taken = int((_CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return found.available, found.total
+    return min(found.available, max(0, limit - taken)), min(found.total, limit)
 
 
 def shared_memory() -> list[Check]:
@@ -193,7 +217,7 @@ def shared_memory() -> list[Check]:
     folder = Path("/dev/shm")
     if not folder.is_dir():
         return [Check("shared memory", "ok", "this system has no /dev/shm")]
-    free, wanted = shutil.disk_usage(folder).free, 0.3 * psutil.virtual_memory().total
+    free, wanted = shutil.disk_usage(folder).free, 0.3 * _memory()[1]
     said = f"{free / _GIB:.1f} GiB free in /dev/shm"
     if free < wanted:
         advice = f"Ray would like {wanted / _GIB:.1f} GiB: docker run --shm-size, or mount it larger"
@@ -242,18 +266,25 @@ def disk(name: str, folder: Path) -> list[Check]:
     return [Check(name, "ok", said)]
 
 
+def storage(uri: str) -> list[Check]:
+    """Whether a URI can be written to, as a sweep finds out before it runs."""
+    store(uri).check()
+    return [Check("results", "ok", f"{uri}: something was written, read and removed")]
+
+
 def hub() -> list[Check]:
     offline = [name for name in _OFFLINE if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")]
     if offline:
         return [Check("hub", "ok", f"not asked: {offline[0]} is set; models and data come from this machine")]
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    given = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    endpoint = redact_addresses(given).replace(f"{REDACTED}@", "")  # errors would quote a password
     try:
         request = urllib.request.Request(endpoint, method="HEAD")
         with urllib.request.urlopen(request, timeout=5) as answer:
             said = f"{endpoint} answers ({answer.status})"
     except urllib.error.HTTPError as error:  # it answers, and does not like the question
         said = f"{endpoint} answers ({error.code})"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         advice = "local folders work; with HF_HUB_OFFLINE=1 what is cached is used without asking"
         return [Check("hub", "warning", f"{endpoint} cannot be reached: {reason}", advice)]

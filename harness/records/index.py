@@ -9,8 +9,10 @@ stale or deleted at any time: the next run of the sweep indexes again what has n
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +21,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from harness.cache import checksum
-from harness.records.paths import ResultPaths, replace_file
+from harness.records.paths import ResultPaths, replace_file, void
 from harness.records.record import brief, parse_record
 
 # Records of one part; so many may have to be read from their files after a kill.
@@ -125,9 +127,10 @@ class IndexWriter:
         self._waiting.clear()
         if rows:
             table = pa.Table.from_pylist(rows, schema=_SCHEMA)
-            part = self._paths.index / f"{self._next:05}.parquet"
-            replace_file(part, lambda path: parquet.write_table(table, path, compression="zstd"))
-            part.rename(part.with_stem(f"{part.stem}-{checksum(part)}"))
+            content = io.BytesIO()
+            parquet.write_table(table, content, compression="zstd")
+            part = self._paths.index / f"{self._next:05}-{zlib.crc32(content.getbuffer()):08x}.parquet"
+            replace_file(part, lambda path: void(path.write_bytes(content.getbuffer())))
             self._next += 1
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from harness.errors import StorageError
+from harness.errors import RunEndsError, StorageError, no_space
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,18 @@ T = TypeVar("T")
 def away(error: Exception) -> bool:
     """Whether a folder cannot be reached now and may come back."""
     return isinstance(error, OSError) and error.errno in _AWAY
+
+
+def ending(error: BaseException) -> RunEndsError | None:
+    """What ends the run if that is behind an error, however libraries have wrapped it; else None."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, RunEndsError):
+            return found
+        if isinstance(found, Exception) and away(found):
+            return StorageError(f"the storage cannot be reached: {said(found)}")
+        found = found.__cause__ or found.__context__
+    return no_space(error)
 
 
 def patiently(

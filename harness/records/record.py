@@ -177,7 +177,7 @@ def write_predictions(
         found.append(checksum(path))
 
     replace_file(paths.predictions(trial_id), write)
-    return found[0]
+    return found[-1]  # of the last try
 
 
 def predictions_fault(paths: ResultPaths, trial_id: str, said: str | None) -> str:

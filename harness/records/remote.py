@@ -98,7 +98,10 @@ def push_database(path: Path) -> None:
     try:
         with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(snapshot)) as target:
             source.backup(target)
-        found[0].store.put(snapshot, _key(path, found[1]))
+        there, key = found[0].store, _key(path, found[1])
+        there.put(snapshot, key)
+        if path.read_bytes() == snapshot.read_bytes():
+            _known(path, there.version(key))
     finally:
         snapshot.unlink(missing_ok=True)
 

@@ -189,7 +189,7 @@ def _fault(path: FilePath) -> str:
             (found,) = base.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok" or path.stat().st_size == 0:
             return f"SQLite says: {found if path.stat().st_size else 'it is empty'}"
-        storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+        storage = optuna.storages.RDBStorage(address(path))
         for study in storage.get_all_studies():
             for trial in storage.get_all_trials(study._study_id, deepcopy=False):
                 asked, told = trial.user_attrs.get(_ASKED), trial.user_attrs.get(_TOLD)

@@ -118,7 +118,7 @@ def _keep_up(active: Sequence[Member], clock: Clock) -> None:
 
 def _save(active: Sequence[Member], clock: Clock) -> None:
     clock.share(active)
-    for member in active:
+    for member in surviving((member, member.look) for member in active):
         member.save()
 
 

@@ -101,7 +101,7 @@ class Member:
         self._loss_sum, self._loss_count = torch.zeros((), device=job.device), 0
         saved, self._saved = self._saved, None
         if saved is not None:
-            loss, self._loss_count = saved["loss"]
+            loss, self._loss_count, self._first_loss = saved["loss"]
             self._loss_sum += loss.to(job.device)
             self._optimizer.load_state_dict(saved["optimizer"])
             self._schedule.load_state_dict(saved["schedule"])
@@ -246,7 +246,7 @@ class Member:
             self.best = self.job.tuned.state(self.deepest) if self._keeps_best else None
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint, of one that has been looked at."""
         state = noise(self.job.device)
         if not self._alone:
             state["torch"] = self._noise
@@ -257,7 +257,7 @@ class Member:
             "schedule": self._schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
             "noise": state,
-            "loss": (self._loss_sum, self._loss_count),
+            "loss": (self._loss_sum, self._loss_count, self._first_loss),
         }
         self.checkpoints.save(self.progress, tensors)
 

@@ -11,9 +11,10 @@ from typing import Any, cast
 import torch
 
 from harness.cache import digest
-from harness.errors import HarnessError, no_space
+from harness.errors import HarnessError
 from harness.plan import SOURCE
 from harness.recipe import Recipe, parse
+from harness.records.patience import ending
 from harness.records.record import Record, Status, write_predictions, write_record
 from harness.records.tensorboard import CELL_COLUMNS, FINAL_TEST, FINAL_VALIDATION, RunWriter, run_folder
 from harness.redaction import redact
@@ -87,6 +88,8 @@ def run_bundle(
                 for evaluated in fit(list(by_member)):
                     yield [by_member[member].point() for member in evaluated]
             except Exception as error:
+                if end := ending(error):
+                    raise end from error
                 if len(group) > 1:
                     again, note = terms, f"its bundle was taken apart: {explain(error)}"
                 elif out_of_memory(error) and group[0].member.job.at_a_time > 1:
@@ -194,6 +197,8 @@ class Attempt:
     def _draft(self, status: Status, reason: str) -> Record:
         record = draft(self.trial, self._workspace, self.progress, status, reason, self._device, self._terms)
         record["sharing"] = self._shared()
+        if self._terms.halvings > 0:
+            record["notes"].append(f"run with 1/{1 << self._terms.halvings} of the examples at a time")
         return record
 
     def _shared(self) -> dict[str, Any]:
@@ -255,10 +260,10 @@ class Attempt:
     def fail(self, error: Exception) -> None:
         """Write the record of a trial that came to no score.
 
-        Raises: NoSpaceError for a full disk, which is no fault of the trial: the run is to stop.
+        Raises: RunEndsError for a full disk or a storage that is away, which is no fault of the trial.
         """
-        if full := no_space(error):
-            raise full from error
+        if end := ending(error):
+            raise end from error
         self.progress.peak_memory_mb = max(self.progress.peak_memory_mb, memory_mb(self._device))
         if isinstance(error, DivergedError):
             self._write("diverged", redact(str(error)))
@@ -302,8 +307,8 @@ def _kept(
         drift = kept.drift(job, origin, untouched)
         retention = sources.retention(trial, workspace, job)
     except Exception as error:
-        if full := no_space(error):
-            raise full from error
+        if end := ending(error):
+            raise end from error
         notes.append(f"what was kept is not measured: {explain(error)}")
     return drift, retention
 

@@ -22,7 +22,8 @@ from harness.tasks.base import Facts, Task
 
 @dataclass(frozen=True)
 class Terms:
-    """What is different where trials are tried again; none of it decides a result.
+    """What is different where trials are tried again. A result may change by rounding, and with `halvings`
+    by what averages over the examples at a time (BatchNorm, a mean over tokens): the record says so.
 
     Attributes:
         halvings: so often the examples that are computed at a time are halved.

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from harness.records import provenance
@@ -14,24 +14,27 @@ from harness.registry import PLUGINS_VARIABLE
 from harness.tuning.parcel import PLUGINS, SWEEP, read_sent
 
 
-def compared(sent: Mapping[str, str], here: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Packages that are missing here, and sentences on those of another version.
+def compared(
+    sent: Mapping[str, str], here: Mapping[str, str], required: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """Packages without which no sweep runs and that are missing here, and sentences on other differences.
 
     The harness itself does not count: a checkout comes along and is not installed.
     """
-    names = [name for name in sent if name != "finetune-harness"]
-    missing = [name for name in names if name not in here]
+    names = [name for name in sent if name != "finetune-harness" and here.get(name) != sent[name]]
+    missing = [name for name in names if name not in here and name in required]
     other = [
-        f"{name} is {here[name]} on the cluster, and {sent[name]} where the sweep was submitted"
+        f"{name} is {here.get(name, 'not')} on the cluster, and {sent[name]} where the sweep was submitted"
         for name in names
-        if name in here and here[name] != sent[name]
+        if name not in missing
     ]
     return missing, other
 
 
 def main(results: str) -> int:  # noqa: RET503 - `execv` does not return
     folder = Path.cwd()
-    missing, other = compared(read_sent(folder), provenance.versions())
+    sent, required = read_sent(folder)
+    missing, other = compared(sent, provenance.versions(), required)
     for sentence in other:
         print(f"harness: {sentence}", file=sys.stderr)
     for name in missing:

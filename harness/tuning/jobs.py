@@ -6,10 +6,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import posixpath
+import re
 import shlex
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +27,8 @@ from harness.tuning import environment, parcel
 
 # Until a driver that is told to stop is killed. Ray's own three seconds are too short to close a campaign.
 _STOP_SECONDS = 120
+# Looks, a second apart, for a job server that does not answer while a job is followed.
+_LOOKS = 60
 _LIVE = ("PENDING", "RUNNING")
 _CREDENTIALS = ("key", "secret", "token", "password")
 # Versions that a job cannot choose, or that come along.
@@ -37,13 +42,17 @@ class JobRunningError(HarnessError):
     exit_code = 4
 
 
+class JobServerError(HarnessError):
+    """The job server cannot be reached any more, or fails. What it runs goes on."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One attempt to run a sweep as a job.
 
     Attributes:
         state: what Ray says: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
-        exit_code: the harness's own; None while it runs, and where the job failed before it ran.
+        exit_code: the harness's own; None while it runs, and where Ray knows none.
         message: what Ray says of a failure.
         started, ended: in seconds since the epoch.
     """
@@ -92,8 +101,24 @@ def connect(address: str) -> Any:
     except ConnectionError as error:
         hint = "forward the port first: ray dashboard cluster.yaml"
         raise bad("--address", f"no job server answers at {address}", hint) from error
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:  # `OSError`: what `requests` raises
         raise bad("--address", f"{address} is no Ray cluster's dashboard: {error}") from error
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """Around every question to a job server.
+
+    Raises: JobServerError for whatever Ray's client raises of an answer that is none.
+    """
+    import aiohttp
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except (RuntimeError, OSError, aiohttp.ClientError, AuthenticationError) as error:
+        said = str(error).strip()[:500] or type(error).__name__
+        raise JobServerError(f"the job server does not answer as it should: {said}") from error
 
 
 def check_results(results: str) -> None:
@@ -122,6 +147,7 @@ def submit(client: Any, sweep: Sweep, results: str, install: bool) -> tuple[Job,
         will not do.
     """
     check_results(results)
+    results = _normal(results)
     stem = f"{sweep.name}-{digest([sweep.name, results], 8)}"
     earlier = [job for job in jobs(client) if job.id.rpartition("-")[0] == stem]
     for job in earlier:
@@ -137,18 +163,25 @@ def submit(client: Any, sweep: Sweep, results: str, install: bool) -> tuple[Job,
         shared = None if urlsplit(results).scheme else str(Path(results).parent)
         packed = parcel.pack(sweep, Path(folder), None if shared == "/" else shared)
         try:
-            found = client.submit_job(
-                # `exec`: what Ray stops is the driver, and not a shell around it
-                entrypoint=f"exec python -m harness.tuning.arrival {shlex.quote(results)}",
-                submission_id=f"{stem}-{attempt}",
-                metadata={"sweep": sweep.name, "results": results, "attempt": str(attempt)},
-                runtime_env={"working_dir": folder, **runtime},
-            )
-        except RuntimeError as error:
-            if "already exists" not in str(error):
+            with _asking():
+                found = client.submit_job(
+                    # `exec`: what Ray stops is the driver, and not a shell around it
+                    entrypoint=f"exec python -m harness.tuning.arrival {shlex.quote(results)}",
+                    submission_id=f"{stem}-{attempt}",
+                    metadata={"sweep": sweep.name, "results": results, "attempt": str(attempt)},
+                    runtime_env={"working_dir": folder, **runtime},
+                )
+        except JobServerError as error:
+            if "already exists" not in str(error.__cause__):
                 raise
             raise JobRunningError(f"{stem}-{attempt} has just been submitted by somebody else") from error
-    return job_of(client.get_job_info(found)), packed
+    return _look(client, found), packed
+
+
+def _normal(results: str) -> str:
+    """One spelling of a place, so that a sweep is at work there once."""
+    scheme, mark, rest = results.partition("://")
+    return f"{scheme}{mark}{rest.rstrip('/')}" if mark else "/" + posixpath.normpath(results).lstrip("/")
 
 
 def pinned() -> list[str]:
@@ -159,7 +192,13 @@ def pinned() -> list[str]:
     found = {name: version for name, version in provenance.versions().items() if name not in _GIVEN}
     for name in ("pydantic", "pyyaml", "rich", "filelock", "psutil", "statsmodels", "matplotlib", "jinja2"):
         found.setdefault(name, metadata.version(name))
-    return [f"{name}=={version}" for name, version in found.items()]
+    # "2.14.1+cpu" is a build of 2.14.1 that the index of packages does not have
+    return [f"{name}=={version.partition('+')[0]}" for name, version in found.items()]
+
+
+def _look(client: Any, name: str) -> Job:
+    with _asking():
+        return job_of(client.get_job_info(name))
 
 
 def job_of(details: Any) -> Job:
@@ -186,8 +225,16 @@ def _seconds(stamp: int | None) -> float | None:
 
 def jobs(client: Any) -> list[Job]:
     """The harness's jobs on the cluster, newest first."""
-    found = [job_of(details) for details in client.list_jobs() if details.submission_id]
-    return sorted((job for job in found if job.attempt), key=lambda job: -(job.started or 0))
+    with _asking():
+        listed = client.list_jobs()
+    return sorted(map(job_of, filter(_ours, listed)), key=lambda job: -(job.started or 0))
+
+
+def _ours(details: Any) -> bool:
+    """Whether a job was made by `submit`: the cluster may run others, with whatever metadata."""
+    given = details.metadata or {}
+    found = re.fullmatch(r"(.+)-[0-9a-f]{8}-([0-9]{1,9})", str(details.submission_id), re.ASCII)
+    return found is not None and found.groups() == (given.get("sweep"), given.get("attempt"))
 
 
 def find(client: Any, name: str) -> Job:
@@ -210,28 +257,41 @@ def find(client: Any, name: str) -> Job:
 
 
 def stop(client: Any, job: Job, seconds: float = _STOP_SECONDS + 10) -> Job:
-    """Tell a job's driver to stop as Ctrl-C would, and wait until it has. A job that has ended stays so."""
+    """Tell a job's driver to stop as Ctrl-C would, and wait until it has. A job that has ended stays so.
+
+    Returns: the job as it is then; it is still live if it did not stop in time.
+    """
     if job.live:
-        client.stop_job(job.id)
+        with _asking():
+            client.stop_job(job.id)
     deadline = time.monotonic() + seconds
     while job.live and time.monotonic() < deadline:
         time.sleep(0.5)
-        job = job_of(client.get_job_info(job.id))
+        job = _look(client, job.id)
     return job
 
 
 def logs(client: Any, job: Job) -> str:
-    return str(client.get_job_logs(job.id))
+    with _asking():
+        return str(client.get_job_logs(job.id))
 
 
 def follow(client: Any, job: Job, write: Callable[[str], None]) -> Job:
-    """Hand on what a job prints until it ends; a lost connection is made again."""
-    written = 0
+    """Hand on what a job prints until it ends; a lost connection is made again.
+
+    Raises: JobServerError once the server has not answered for a while.
+    """
+    written = failed = 0
 
     async def tail() -> None:
         nonlocal written
         skipped = written  # a new connection begins at the beginning
-        async for text in client.tail_job_logs(job.id):
+        texts = client.tail_job_logs(job.id)
+        while True:
+            with _asking():  # and not around `write`, whose reader may be gone
+                text = await anext(texts, None)
+            if text is None:
+                return
             new = text[skipped:]
             skipped -= len(text) - len(new)
             if new:
@@ -239,11 +299,15 @@ def follow(client: Any, job: Job, write: Callable[[str], None]) -> Job:
                 written += len(new)
 
     while True:
-        try:
+        with suppress(JobServerError):  # whether the server is there, the look tells
             asyncio.run(tail())
-        except RuntimeError:
-            time.sleep(1)
-        job = job_of(client.get_job_info(job.id))
+        try:
+            job = _look(client, job.id)
+            failed = 0
+        except JobServerError:
+            failed += 1
+            if failed == _LOOKS:
+                raise
         if not job.live:
             return job
-        time.sleep(0.5)
+        time.sleep(1)

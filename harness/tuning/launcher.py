@@ -13,12 +13,13 @@ from functools import partial
 
 import torch
 
-from harness.errors import Mistakes, bad, no_space
+from harness.errors import Mistakes, bad
 from harness.plan import Plan
 from harness.prepare import Prepared, prepare
 from harness.records import remote
 from harness.records.lock import hold
 from harness.records.paths import ResultPaths
+from harness.records.patience import ending
 from harness.records.pull import PREDICTIONS, STUDIES, pull
 from harness.records.tensorboard import task_folder, write_experiment
 from harness.spec import Resources, Sweep
@@ -125,6 +126,7 @@ def _interruptible() -> Iterator[Callable[[], None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        pulse.go_on()
 
 
 def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch) -> Campaign:
@@ -143,8 +145,8 @@ def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch
             pull(paths, PREDICTIONS, records=False)  # of trials that ran elsewhere
             return campaign
     except Exception as error:
-        if full := no_space(error):
-            raise full from error
+        if end := ending(error):
+            raise end from error
         raise
 
 

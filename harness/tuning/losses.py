@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
 
-from harness.errors import HarnessError
+from harness.errors import RunEndsError
 from harness.plan import Trial
 from harness.records.record import Brief, Status
 from harness.spec import Resources
@@ -19,7 +19,7 @@ _NODES = 20
 _FRUITLESS = 4
 
 
-class NoWorkerError(HarnessError):
+class NoWorkerError(RunEndsError):
     """Every worker is lost before it has trained anything: not the trials are at fault."""
 
 
@@ -45,7 +45,7 @@ _SAID = {
         "node died",
         "node was terminated",
         "node is dead",
-        "unavailable",
+        "may or may not have been executed",
         "preempt",
     ),
 }
@@ -82,7 +82,7 @@ class Losses:
             if max(self._nodes[trial.trial_id] for trial in trials) <= _NODES:
                 return [(list(trials), terms)]
             return "failed"
-        if self._fruitless >= 0:
+        if self._fruitless >= 0 and why is Cause.DEATH:
             self._fruitless += 1
             if self._fruitless >= _FRUITLESS:
                 raise NoWorkerError(

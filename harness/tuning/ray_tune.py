@@ -21,9 +21,10 @@ from ray.tune.execution import class_cache
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from harness.errors import HarnessError, NoSpaceError, bad
+from harness.errors import RunEndsError, StorageError, bad
 from harness.plan import Trial
 from harness.records.paths import remove_file
+from harness.records.patience import ending
 from harness.records.record import Record, Status, read_record, write_record
 from harness.records.remote import latest
 from harness.redaction import redact
@@ -31,7 +32,7 @@ from harness.spec import Resources
 from harness.training import pulse
 from harness.training.checkpoint import Progress
 from harness.training.drafts import draft
-from harness.training.workspace import FIRST, Workspace
+from harness.training.workspace import FIRST, Terms, Workspace
 from harness.tuning.campaign import Campaign
 from harness.tuning.forgetting import ForgettingScheduler, SilentProgress
 from harness.tuning.halving import Halving
@@ -41,6 +42,11 @@ from harness.tuning.trainable import TrialRunner
 
 # What workers have to write their checkpoints after a SIGTERM; Slurm and Kubernetes give 30 seconds in all.
 GRACE_SECONDS = 20.0
+
+
+# Seconds between looks for a record that a worker on another node says it has written: NFS remembers for up
+# to a minute that there was no such file.
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 
 
 class Unsaved:
@@ -63,7 +69,7 @@ class PlanSearcher(Unsaved, Searcher):
         self._again: deque[Again] = deque()
         self._campaign, self._workspace, self._losses = campaign, workspace, losses
         self._slots, self._concurrent = slots, concurrent
-        self.full: NoSpaceError | None = None
+        self.ends: RunEndsError | None = None
 
     def suggest(self, trial_id: str) -> Any:
         if self.halting:
@@ -93,26 +99,42 @@ class PlanSearcher(Unsaved, Searcher):
         if error:
             return  # `Driver.on_trial_error` knows the reason
         bundle, terms = self.bundles.pop(trial_id)
-        if result is not None and "no_space" in result:
-            self.full = NoSpaceError(result["no_space"])
+        result = result or {}
+        if "ends" in result:
+            self.ends = RunEndsError(result["ends"])
             pulse.halt()  # the run stops as if interrupted
         for trial in bundle:
-            record = read_record(latest(self._campaign.paths.trial(trial.trial_id)))
-            if (
-                record is not None
-                and record["status"] == "infeasible"
-                and (more := self._losses.larger(terms))
-            ):
+            record = self._record(trial, trial.trial_id in result.get("ended", []))
+            infeasible = record is not None and record["status"] == "infeasible"
+            if infeasible and (more := self._losses.larger(terms)):
                 self._again.append(([trial], more))
             elif record is not None:
                 self._campaign.finish(trial, record)
-            elif result is not None and result.get("halted"):
+            elif result.get("halted"):
                 continue  # it goes on where its checkpoint is
-            elif len(bundle) == 1 and result is not None and "drafts" in result:
+            elif len(bundle) == 1 and "drafts" in result:
                 (draft,) = json.loads(result["drafts"])
                 self._campaign.stop(trial, draft)
             else:
-                self.end(trial, "failed", "the trial ended without a record")
+                self.end(trial, terms, "failed", "the trial ended without a record")
+
+    def _record(self, trial: Trial, ended: bool) -> Record | None:
+        """What a worker has recorded of a trial.
+
+        Args:
+            ended: the worker says that there is a record, which a shared folder may show a little later.
+
+        Raises: StorageError if it never does.
+        """
+        path = self._campaign.paths.trial(trial.trial_id)
+        for pause in (*_PAUSES, None) if ended else (None,):
+            record = read_record(latest(path))
+            if record is not None or pause is None:
+                break
+            time.sleep(pause)
+        if record is None and ended:
+            raise StorageError(f"{path}: a worker has written this record, and it is not to be seen here")
+        return record
 
     def lost(self, trial_id: str, why: Cause, reason: str) -> None:
         """The worker of a bundle is gone.
@@ -132,13 +154,15 @@ class PlanSearcher(Unsaved, Searcher):
         found = self._losses.lost(left, terms, why, reason)
         if isinstance(found, str):
             for trial in left:
-                self.end(trial, found, f"the worker was lost: {why.value}: {reason}")
+                self.end(trial, terms, found, f"the worker was lost: {why.value}: {reason}")
         else:
             self._again += found
 
-    def end(self, trial: Trial, status: Status, reason: str) -> None:
+    def end(self, trial: Trial, terms: Terms, status: Status, reason: str) -> None:
         """Record a trial of which nothing but its end is known."""
-        record = draft(trial.as_dict(), self._workspace, Progress(), status, reason, torch.device("cpu"))
+        progress = Progress(attempts=terms.lost + 1)
+        device = torch.device("cpu")
+        record = draft(trial.as_dict(), self._workspace, progress, status, reason, device, terms)
         write_record(self._campaign.paths, record)
         self._campaign.finish(trial, record)
 
@@ -174,14 +198,9 @@ class CellScheduler(Unsaved, ForgettingScheduler):
 
 
 class Driver(Unsaved, tune.Callback):
-    """What happens beside the trials: workers that are lost or hang, and the wish that all end.
-
-    Attributes:
-        error: why the sweep cannot go on.
-    """
+    """What happens beside the trials: workers that are lost or hang, and the wish that all end."""
 
     def __init__(self, searcher: PlanSearcher, losses: Losses, ear: Ear, listen: Callable[[], None]) -> None:
-        self.error: HarnessError | None = None
         self._listen: Callable[[], None] | None = listen
         self._searcher, self._losses, self._ear = searcher, losses, ear
         self._hung: set[str] = set()
@@ -217,18 +236,14 @@ class Driver(Unsaved, tune.Callback):
             return
         reason = _reason(trial)
         why = cause(reason, trial.trial_id in self._hung)
-        try:
-            self._searcher.lost(trial.trial_id, why, reason)
-        except HarnessError as wrong:
-            self.error = wrong
-            raise
+        self._searcher.lost(trial.trial_id, why, reason)
 
 
 def _reason(trial: Any) -> str:
     """What Ray says of the end of a trial's worker, in a line; it keeps that in a file alone."""
     try:
         said = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
-        return redact(" ".join(said.split()))[:1000]
+        return redact(" ".join(said.split()))[-1000:]  # what happened is said last
     except (OSError, TypeError):
         return "Ray gives no reason"
 
@@ -253,6 +268,12 @@ def slots(resources: Resources) -> int:
     return resources.at_once(int(has.get("CPU", 0.0)), int(has.get("GPU", 0.0)))
 
 
+def _growth(resources: Resources) -> int:
+    """So many times a trial's resources some node has: Tune would wait for ever for what none has."""
+    cpus = max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
+    return max(1, min(resources.growth, int(cpus / resources.cpus)))
+
+
 def _reserved(resources: Resources, times: int) -> tune.PlacementGroupFactory:
     cpus, gpus = resources.reserved(times)
     return tune.PlacementGroupFactory([{"CPU": cpus, **({"GPU": gpus} if gpus else {})}])
@@ -273,7 +294,7 @@ def execute(
     Raises: NoWorkerError if no worker comes up; KeyboardInterrupt if workers take too long to end.
     """
     shutil.rmtree(campaign.paths.tune, ignore_errors=True)  # what a killed run left
-    run, losses = secrets.token_hex(8), Losses(resources)
+    run, losses = secrets.token_hex(8), Losses(resources.model_copy(update={"growth": _growth(resources)}))
     searcher = PlanSearcher(campaign, workspace, losses, slots(resources), resources.concurrent)
     driver = Driver(searcher, losses, Ear(run, resources.silence_seconds), listen)
     # Tune would give its actors variables of their own, credentials of AWS among them; the process that Ray
@@ -304,11 +325,15 @@ def execute(
     )
     try:
         tuner.fit()
-    except Exception:
-        if driver.error is not None:
-            raise driver.error from None
+        if searcher.ends is not None:
+            raise searcher.ends
+    except KeyboardInterrupt:
+        if searcher.ends is not None:  # and a worker took too long to end
+            raise searcher.ends from None
+        raise
+    except Exception as error:
+        if end := ending(error):  # Tune wraps what its callbacks raise
+            raise end from None
         raise
     finally:
         shutil.rmtree(campaign.paths.tune, ignore_errors=True)
-    if searcher.full is not None:
-        raise searcher.full

@@ -10,7 +10,8 @@ from typing import Any
 from ray import tune
 
 from harness.cache import cache_folder
-from harness.errors import StorageError, no_space
+from harness.errors import StorageError
+from harness.records.patience import ending
 from harness.records.record import Record
 from harness.training.pulse import Halted
 from harness.training.run import run_bundle
@@ -45,14 +46,14 @@ class TrialRunner(tune.Trainable):
     def step(self) -> dict[str, Any]:
         try:
             return {"done": False, "drafts": json.dumps(next(self._run))}
-        except StopIteration:
-            return {"done": True}
+        except StopIteration as ended:
+            return {"done": True, "ended": [record["trial_id"] for record in ended.value]}
         except Halted:
             return {"done": True, "halted": True}
         except Exception as error:
             # Raised, it would be taken for a lost worker, and the trial tried again.
-            if full := no_space(error):
-                return {"done": True, "halted": True, "no_space": str(full)}
+            if end := ending(error):
+                return {"done": True, "halted": True, "ends": str(end)}
             raise
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ import argparse
 from collections import Counter
 from collections.abc import Callable
 
+from harness.redaction import redact
 from harness.verbs.common import below, out
 
 HELP = "say whether this machine, or every node of a cluster, can run sweeps, and what to do about it"
@@ -29,7 +30,7 @@ def run(chosen: argparse.Namespace) -> int:
         lambda: cluster.look(chosen.address, chosen.results),
     ]
     for step in steps:
-        checks = step()
+        checks = [check._replace(said=redact(check.said), advice=redact(check.advice)) for check in step()]
         found += checks
         for check in [] if chosen.json else checks:
             print(printable(f"{check.state:8}{check.name}: {check.said}"))

@@ -48,7 +48,7 @@ def described(job: Any) -> list[str]:
     if job.state in _STATES:
         fate = _STATES[job.state]
     elif job.exit_code is None:
-        fate = "failed before the sweep ran: " + (job.message or "no reason is known")
+        fate = "ended without a code: " + (job.message or "no reason is known")
     else:
         fate = f"ended with code {job.exit_code}: {_MEANS.get(job.exit_code, 'not a code of the harness')}"
     lines = [f"{job.id} (attempt {job.attempt}): {fate}", f"  results: {job.results}"]
@@ -57,7 +57,20 @@ def described(job: Any) -> list[str]:
         for word, at in (("started", job.started), ("ended", job.ended))
         if at is not None
     ]
-    return [*lines, f"  {', '.join(stamps)}"] if stamps else lines
+    return [shown(line) for line in ([*lines, f"  {', '.join(stamps)}"] if stamps else lines)]
+
+
+def fields(job: Any) -> dict[str, Any]:
+    """The same for programs."""
+    return {key: shown(value) if isinstance(value, str) else value for key, value in job.as_dict().items()}
+
+
+def shown(text: str) -> str:
+    """What a cluster says, fit for a terminal and without this user's secrets."""
+    from harness.redaction import redact
+    from harness.report.blocks import printable
+
+    return "\n".join(map(printable, redact(text).split("\n")))
 
 
 def code(job: Any) -> int:
@@ -67,11 +80,10 @@ def code(job: Any) -> int:
 
 def show_followed(client: Any, job: Any) -> int:
     """Print what a job prints until it ends; Ctrl-C ends the printing and not the job."""
-    from harness.report.blocks import printable
     from harness.tuning import jobs
 
     def write(text: str) -> None:
-        sys.stdout.write("\n".join(map(printable, text.split("\n"))))
+        sys.stdout.write(shown(text))
         sys.stdout.flush()
 
     try:

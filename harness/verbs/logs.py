@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from harness.verbs.jobs import found_job, job_name, show_followed
+from harness.verbs.jobs import found_job, job_name, show_followed, shown
 
 HELP = "what a submitted sweep has printed"
 
@@ -18,8 +18,7 @@ def run(chosen: argparse.Namespace) -> int:
     client, job = found_job(chosen, chosen.job)
     if chosen.follow:
         return show_followed(client, job)
-    from harness.report.blocks import printable
     from harness.tuning import jobs
 
-    print("\n".join(map(printable, jobs.logs(client, job).rstrip("\n").split("\n"))))
+    print(shown(jobs.logs(client, job).rstrip("\n")))
     return 0

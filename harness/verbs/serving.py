@@ -7,6 +7,7 @@ import os
 import sys
 from typing import NoReturn
 
+from harness.apart import command
 from harness.errors import bad
 
 
@@ -29,14 +30,9 @@ def check_port(port: int) -> None:
             raise bad("--port", reason, f"try --port {port + 1 if port < 65535 else 0}") from error
 
 
-# Python would look for modules in the working folder first, and a `tensorboard.py` there would run; `-P` is
-# of 3.11, and `-I` would leave out PYTHONPATH.
-_ELSEWHERE = "import sys; sys.path[:] = [path for path in sys.path if path]; "
-
-
 def serve(start: str, *arguments: str) -> NoReturn:
     """Run the Python statement `start` with command-line arguments.
 
     It replaces this process, so that Ctrl-C and the exit code are the server's own.
     """
-    os.execv(sys.executable, [sys.executable, "-c", _ELSEWHERE + start, *arguments])
+    os.execv(sys.executable, command(start, *arguments))

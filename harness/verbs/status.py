@@ -58,7 +58,7 @@ def _of_job(chosen: argparse.Namespace) -> int:
         raise bad("--watch", "looks at a results folder", "follow a job with `harness logs NAME --follow`")
     _, job = jobs.found_job(chosen, chosen.sweep)
     if chosen.json:
-        out(job.as_dict())
+        out(jobs.fields(job))
     else:
         print("\n".join(jobs.described(job)))
     return 0

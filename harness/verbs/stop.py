@@ -17,5 +17,6 @@ def run(chosen: argparse.Namespace) -> int:
     from harness.tuning import jobs
 
     client, job = found_job(chosen, chosen.job)
-    print("\n".join(described(jobs.stop(client, job))))
-    return 0
+    job = jobs.stop(client, job)
+    print("\n".join(described(job)))
+    return 1 if job.live else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from harness.verbs.common import complain, out, sweep_file
-from harness.verbs.jobs import address, described, show_followed
+from harness.verbs.jobs import address, described, fields, show_followed
 
 HELP = "hand a sweep to a running cluster, as a job"
 
@@ -43,7 +43,7 @@ def run(chosen: argparse.Namespace) -> int:
     for path, reason in parcel.left:
         complain(f"{path} was not sent: {reason}")
     if chosen.json:
-        out({**job.as_dict(), "files": parcel.files, "bytes": parcel.size})
+        out({**fields(job), "files": parcel.files, "bytes": parcel.size})
     else:
         print("\n".join(described(job)))
         print(f"  sent: {parcel.files} files, {parcel.size / 1e6:.1f} MB")
