@@ -70,8 +70,11 @@ class PlanSearcher(Unsaved, Searcher):
         self._campaign, self._workspace, self._losses = campaign, workspace, losses
         self._slots, self._concurrent = slots, concurrent
         self.ends: RunEndsError | None = None
+        self._wrong: Exception | None = None
 
     def suggest(self, trial_id: str) -> Any:
+        if self._wrong is not None:
+            raise self._wrong
         if self.halting:
             return None if self.bundles else Searcher.FINISHED
         if self._concurrent is not None and len(self.bundles) >= self._concurrent:
@@ -98,8 +101,14 @@ class PlanSearcher(Unsaved, Searcher):
     ) -> None:
         if error:
             return  # `Driver.on_trial_error` knows the reason
+        try:
+            self._completed(trial_id, result or {})
+        except Exception as wrong:  # Tune takes it for a failure of the trial, and would wait for ever
+            self._wrong = wrong
+            raise
+
+    def _completed(self, trial_id: str, result: dict[str, Any]) -> None:
         bundle, terms = self.bundles.pop(trial_id)
-        result = result or {}
         if "ends" in result:
             self.ends = RunEndsError(result["ends"])
             pulse.halt()  # the run stops as if interrupted
