@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,6 +18,8 @@ from conftest import records, start, word_task
 
 from harness import registry
 from harness.cli import main
+from harness.errors import NoSpaceError, StorageError
+from harness.records.patience import ending
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -188,9 +191,9 @@ def test_a_plug_in_that_breaks_in_planning_is_named(
     assert "Traceback" not in said.err and not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize(("hook", "trials"), [("ask", 1), ("tell", 1), ("none", 1)])
+@pytest.mark.parametrize("hook", ["ask", "tell", "none"])
 def test_a_search_that_breaks_costs_its_cells_what_it_had_not_asked_for(
-    broken: None, sweep: Any, tmp_path: Path, capfd: Any, hook: str, trials: int
+    broken: None, sweep: Any, tmp_path: Path, capfd: Any, hook: str
 ) -> None:
     path = sweep(
         search={"algorithm": "brittle-search", "hook": hook},
@@ -203,7 +206,7 @@ def test_a_search_that_breaks_costs_its_cells_what_it_had_not_asked_for(
     said = capfd.readouterr().err
     assert ("the search of top on words failed" in said) is breaks and "Traceback" not in said
     folder = tmp_path / "results" / "small"
-    assert len(records(folder)) == 2 * (trials + 1)  # what was asked for, and the winner confirmed
+    assert len(records(folder)) == 2 * (1 + 1)  # what was asked for, and the winner confirmed
     warnings = json.loads((folder / "verdicts.json").read_text())["tasks"]["words"]["warnings"]
     assert any(f"broken in {hook}" in text for text in warnings) is breaks
 
@@ -241,3 +244,20 @@ def test_who_was_short_of_memory_is_tried_again_once_more_is_allowed(sweep: Any,
         runs.append({json.loads(f.read_text())["strategy"]: f.stat().st_mtime_ns for f in files})
     assert runs[0] == runs[1]
     assert runs[1]["plain"] == runs[2]["plain"] and runs[1]["large"] != runs[2]["large"]
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/data/x"), NoSpaceError),
+        (OSError(errno.ESTALE, "Stale file handle", "/data/x"), StorageError),
+        (StorageError("away"), StorageError),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), None),  # no file's
+        (ValueError("wrong"), None),
+    ],
+)
+def test_what_ends_a_run_and_what_only_its_trial(error: Exception, ends: Any) -> None:
+    assert type(ending(error)) is (ends or type(None))
+    wrapped = RuntimeError("of a library")
+    wrapped.__cause__ = error
+    assert type(ending(wrapped)) is (ends or type(None))

@@ -217,7 +217,8 @@ def test_a_full_disk_on_ray(
     monkeypatch.setattr(console.ProgressView, "__call__", both)
     given = ["run", str(sweep.file), "--results", str(sweep.paths.root.parent)]
     assert main(given) == 1
-    assert "no space left" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no space left" in said and "make room and run again:" in said
     assert {record["status"] for record in read_records(sweep.paths)} == {"finished"}
     (sweep.paths.root.parent / "filler").unlink()
     sweep.run()

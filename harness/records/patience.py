@@ -45,7 +45,8 @@ def ending(error: BaseException) -> RunEndsError | None:
     while found is not None:
         if isinstance(found, RunEndsError):
             return found
-        if isinstance(found, Exception) and away(found):
+        # An error of a file has its name; a server that a plug-in cannot reach is that trial's own trouble.
+        if isinstance(found, OSError) and found.filename is not None and away(found):
             return StorageError(f"the storage cannot be reached: {said(found)}")
         found = found.__cause__ or found.__context__
     return no_space(error)

@@ -17,6 +17,11 @@ from harness.training.prefix import Prefix
 Point: TypeAlias = dict[str, Any]
 
 
+def at_a_time(batch_size: int, accumulation: int, halvings: int) -> int:
+    """So many examples of a step are computed at a time, after so many halvings."""
+    return max(1, math.ceil(batch_size / accumulation) >> halvings)
+
+
 @dataclass(frozen=True)
 class Job:
     """Attributes:
@@ -41,7 +46,7 @@ class Job:
     def at_a_time(self) -> int:
         """So many examples of a step are computed at a time."""
         settings = self.recipe.training
-        return max(1, math.ceil(settings.batch_size / settings.accumulation) >> self.halvings)
+        return at_a_time(settings.batch_size, settings.accumulation, self.halvings)
 
     @property
     def at_a_time_evaluating(self) -> int:

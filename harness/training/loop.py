@@ -54,9 +54,8 @@ def fit(members: Sequence[Member]) -> Generator[list[Member]]:
         for epoch in range(start.epoch, stage.epochs):
             for member in active:
                 member.shuffle(before + epoch)
-            if (
-                start.batch > 0 and active and active[0].unseen(steps)
-            ):  # it ended just before it was looked at
+            # It was interrupted after a step, just before what that had led to was looked at.
+            if start.batch > 0 and active and active[0].unseen(steps):
                 active = yield from _looked_at(active, before + epoch + start.batch / steps, clock)
             for position in range(start.batch, steps):
                 losses = gradients(active, position)

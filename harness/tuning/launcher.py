@@ -119,7 +119,6 @@ def _interruptible() -> Iterator[Callable[[], None]]:
             signal.signal(number, asked)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    pulse.go_on()
     listen()
     try:
         yield listen

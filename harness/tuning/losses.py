@@ -11,6 +11,7 @@ from harness.errors import RunEndsError
 from harness.plan import Trial
 from harness.records.record import Brief, Status
 from harness.spec import Resources
+from harness.training.job import at_a_time
 from harness.training.workspace import Terms
 
 # Spot nodes come and go; a trial that takes every node down with it is to end nevertheless.
@@ -105,7 +106,7 @@ class Losses:
     def smaller(self, trial: Trial, terms: Terms) -> Terms | None:
         """Fewer examples at a time, then more resources; None if neither is left."""
         settings = trial.recipe["training"]
-        if settings["batch_size"] // settings["accumulation"] >> terms.halvings > 1:
+        if at_a_time(settings["batch_size"], settings["accumulation"], terms.halvings) > 1:
             return replace(terms, halvings=terms.halvings + 1)
         return self.larger(terms)
 

@@ -21,7 +21,7 @@ from ray.tune.execution import class_cache
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from harness.errors import RunEndsError, StorageError, bad
+from harness.errors import NoSpaceError, RunEndsError, StorageError, bad
 from harness.plan import Trial
 from harness.records.paths import remove_file
 from harness.records.patience import ending
@@ -110,7 +110,7 @@ class PlanSearcher(Unsaved, Searcher):
     def _completed(self, trial_id: str, result: dict[str, Any]) -> None:
         bundle, terms = self.bundles.pop(trial_id)
         if "ends" in result:
-            self.ends = RunEndsError(result["ends"])
+            self.ends = (NoSpaceError if result["full"] else RunEndsError)(result["ends"])
             pulse.halt()  # the run stops as if interrupted
         for trial in bundle:
             record = self._record(trial, trial.trial_id in result.get("ended", []))
@@ -257,13 +257,18 @@ def _reason(trial: Any) -> str:
         return "Ray gives no reason"
 
 
+def _offers() -> list[tuple[float, float]]:
+    """CPUs and GPUs of each node of the connected cluster."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes]
+
+
 def check_resources(resources: Resources) -> None:
     """Raises: InputError if no node of the connected cluster can hold one trial.
 
     A cluster whose nodes offer nothing (a head without CPUs) is taken to grow when trials wait.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    offers = [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes]
+    offers = _offers()
     fits = any(cpus >= resources.cpus and gpus >= resources.gpus for cpus, gpus in offers)
     if not fits and any(cpus > 0 for cpus, _ in offers):
         has = "; ".join(sorted({f"{cpus:g} CPUs, {gpus:g} GPUs" for cpus, gpus in offers}))
@@ -279,7 +284,7 @@ def slots(resources: Resources) -> int:
 
 def _growth(resources: Resources) -> int:
     """So many times a trial's resources some node has: Tune would wait for ever for what none has."""
-    cpus = max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
+    cpus = max((cpus for cpus, _ in _offers()), default=0.0)
     return max(1, min(resources.growth, int(cpus / resources.cpus)))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ray import tune
 
 from harness.cache import cache_folder
-from harness.errors import StorageError
+from harness.errors import NoSpaceError, StorageError
 from harness.records.patience import ending
 from harness.records.record import Record
 from harness.training.pulse import Halted
@@ -53,7 +53,8 @@ class TrialRunner(tune.Trainable):
         except Exception as error:
             # Raised, it would be taken for a lost worker, and the trial tried again.
             if end := ending(error):
-                return {"done": True, "halted": True, "ends": str(end)}
+                full = isinstance(end, NoSpaceError)
+                return {"done": True, "halted": True, "ends": str(end), "full": full}
             raise
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
