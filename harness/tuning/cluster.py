@@ -112,11 +112,12 @@ class Cluster:
     def stop(self) -> None:
         """Nothing will run any more. Here and not behind the scenes: what still holds a reference to one of
         Ray's objects while Ray is shut down in another thread ends the process."""
-        self._pool.shutdown()
+        self._started.exception()  # has started, or could not
         if not self._stopped:
             self._stopped = True
-            self._ray.shutdown()
+            self._ray.shutdown()  # before the thread ends, and Ray's head with it: it would be asked in vain
             if self._gate is not None:
                 self._gate.remove()
             if self._here is not None:
                 self._here.end()
+        self._pool.shutdown()
