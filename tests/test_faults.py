@@ -96,7 +96,9 @@ def test_a_notice_writes_checkpoints_in_the_middle_of_an_epoch(
     """SIGTERM: every trial at work saves the step it is at, exit 130; carried on, each is what it would have
     been undisturbed, its loss over the epoch included."""
     log = tmp_path / "log"
-    slow = fault("none", seconds=0.15, log=str(log))
+    # Workers listen every two seconds: both begin together, and an epoch takes four.
+    together = {} if local else {"meet": str(tmp_path / "met")}
+    slow = fault("none", seconds=0.25, log=str(log), **together)
     settings: dict[str, Any] = {
         "strategies": {"full": slow, "top": {"freeze": 2, **slow}},
         "optimizer": {"learning_rate": 1e-3},

@@ -12,10 +12,14 @@ from ray.experimental import internal_kv
 from harness.training import pulse
 
 _SPACE = b"finetune-harness"
-# Of a worker: so often it listens, and every so many times it says how far its training has come round. A
-# thousand workers ask Ray's head five hundred times a second, of the many thousand answers that it can give.
-_LISTEN_SECONDS = 2.0
-_SAY_EVERY = 5
+# Of a worker: so often it listens, and so often it says how far its training has come round. A thousand
+# workers ask Ray's head five hundred times a second, of the many thousand answers that it can give.
+_LISTEN_SECONDS, _SAY_SECONDS = 2.0, 10.0
+
+
+def _say_seconds(silence: float) -> float:
+    """How often a worker is to say something if so many seconds without a word are too long."""
+    return min(_SAY_SECONDS, silence / 4)
 
 
 def _beat_key(run: str, bundle: str) -> bytes:
@@ -29,28 +33,37 @@ def _halt_key(run: str) -> bytes:
 class Voice(threading.Thread):
     """A worker's side, for as long as its process lives.
 
-    Attributes:
-        bundle: what it works on, by Tune's name of it.
+    Args:
+        silence: as the driver's `Ear` has it.
     """
 
-    def __init__(self, run: str, bundle: str) -> None:
+    def __init__(self, run: str, silence: float) -> None:
         super().__init__(name="pulse", daemon=True)
-        self.bundle = bundle
-        self._run = run
+        self._run, self._pause = run, _say_seconds(silence)
+        self._bundle: str | None = None
+        self._said_at = 0.0
+
+    def work_on(self, bundle: str) -> None:
+        """Begin with a bundle, by Tune's name of it: said at once, since who hangs says nothing later."""
+        self._bundle = bundle
+        self._say()
+
+    def _say(self) -> None:
+        if self._bundle is not None:
+            key, beats = _beat_key(self._run, self._bundle), str(pulse.beats()).encode()
+            internal_kv._internal_kv_put(key, beats, namespace=_SPACE)
+            self._said_at = time.monotonic()
 
     def run(self) -> None:
-        listened = 0
         while True:
+            time.sleep(min(_LISTEN_SECONDS, self._pause))
             try:
-                if listened % _SAY_EVERY == 0:
-                    beats = str(pulse.beats()).encode()
-                    internal_kv._internal_kv_put(_beat_key(self._run, self.bundle), beats, namespace=_SPACE)
+                if time.monotonic() - self._said_at >= self._pause:
+                    self._say()
                 if internal_kv._internal_kv_get(_halt_key(self._run), namespace=_SPACE) is not None:
                     pulse.halt()
             except Exception:  # Ray's head is away: its end is not this thread's to tell
                 pass
-            listened += 1
-            time.sleep(_LISTEN_SECONDS)
 
 
 class Ear:
@@ -71,7 +84,7 @@ class Ear:
         now = time.monotonic()
         if now < self._listen_at:
             return []
-        self._listen_at = now + min(_LISTEN_SECONDS * _SAY_EVERY, self._silence / 4)
+        self._listen_at = now + _say_seconds(self._silence)
         for gone in self._heard.keys() - set(bundles):
             del self._heard[gone]
         found = []

@@ -319,7 +319,9 @@ def execute(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(TrialRunner, workspace=workspace, run=run),
+            tune.with_parameters(
+                TrialRunner, workspace=workspace, run=run, silence=resources.silence_seconds
+            ),
             lambda config: _reserved(resources, config["times"]),
         ),
         tune_config=tune.TuneConfig(

@@ -28,18 +28,20 @@ class TrialRunner(tune.Trainable):
 
     _run: Generator[list[Record], None, list[Record]]
 
-    def setup(self, config: dict[str, Any], workspace: Workspace | None = None, run: str = "") -> None:
+    def setup(
+        self, config: dict[str, Any], workspace: Workspace | None = None, run: str = "", silence: float = 0.0
+    ) -> None:
         assert workspace is not None
         if not workspace.sees_results():  # it has joined since the nodes were looked at
             raise StorageError(f"{workspace.results}: this node does not see the results")
         # the nodes of a cluster have caches of their own
         self._workspace = replace(workspace, cache=str(cache_folder()))
-        self._voice = Voice(run, config["bundle"])
+        self._voice = Voice(run, silence)
         self._voice.start()
         self._start(config)
 
     def _start(self, config: dict[str, Any]) -> None:
-        self._voice.bundle = config["bundle"]
+        self._voice.work_on(config["bundle"])
         terms = Terms(**json.loads(config["terms"]))
         self._run = run_bundle(json.loads(config["trials"]), self._workspace, terms)
 
