@@ -36,7 +36,7 @@ class Trial:
 
     `trial_id` is a hash of exactly what decides the result: the content of the data and of the pretrained
     weights, the canonical recipe, seed and phase. Names are not part of it. `stages` follow from the recipe
-    on this ladder: what trains when (epochs, rungs frozen from the input).
+    on this ladder: what trains when (`stage.Stage`).
     """
 
     trial_id: str
@@ -48,7 +48,7 @@ class Trial:
     strategy: str
     hyperparameters: dict[str, Any]
     recipe: Tree
-    stages: list[dict[str, int]]
+    stages: list[dict[str, Any]]
     flops: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def predicted_flops(recipe: Recipe, model: ModelFacts, sizes: Mapping[str, int],
     """FLOPs of a trial that runs to its end: training steps, evaluations each epoch, one test."""
     total = 0.0
     for stage in recipe.stages(len(model.rungs)):
-        total += stage.epochs * sizes["train"] * training_flops(model.flops, stage.frozen)
+        total += stage.epochs * sizes["train"] * training_flops(model.flops, stage)
         total += stage.epochs * sizes["validation"] * sum(model.flops)
     return total + (0 if phase == "tune" else sizes["test"] * sum(model.flops))
 

@@ -7,6 +7,7 @@ have equal hashes.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +18,8 @@ from harness.optimizers.base import Optimizer
 from harness.registry import Plugin, build, find, plugins
 from harness.regularizers.base import Regularizer
 from harness.space import Tree
-from harness.strategies.base import Part, Stage
+from harness.stage import Stage
+from harness.strategies.base import Part
 
 DEFAULT_OPTIMIZER = "adamw"
 SECTIONS = ("optimizer", "regularizer", "training")
@@ -83,15 +85,37 @@ class Recipe:
             if reason:
                 mistakes.add(f"{place}.{part.name}", reason)
         mistakes.raise_any()
+        for stage in self.stages(rungs):
+            if not stage.head and not any(stage.trains(rung) for rung in range(rungs)):
+                reason = "what trains when and what is frozen leave a stage in which nothing trains"
+                raise bad(place, reason, f"the ladder has {rungs} rungs")
 
     def canonical(self, rungs: int) -> Recipe:
         """The simplest recipe that trains the same way."""
-        parts = tuple(part for original in self.parts if (part := original.canonical(rungs)) is not None)
-        recipe = replace(self, parts=parts)
-        head_only = all(stage.frozen == rungs for stage in recipe.stages(rungs))
+        parts = _effective(self.parts, rungs)
+        head_only = all(stage.only_head(rungs) for stage in replace(self, parts=parts).stages(rungs))
+        if head_only:
+            parts = tuple(part for part in parts if not part.only_rungs)
         if self.regularizer is None:
-            return recipe
-        return replace(recipe, regularizer=self.regularizer.canonical(head_only))
+            return replace(self, parts=parts)
+        no_start = head_only or any(part.adds for part in parts)
+        return replace(self, parts=parts, regularizer=self.regularizer.canonical(no_start))
+
+    def conflicts(self, place: str) -> Mistakes:
+        """What its plug-ins have against each other, whatever the ladder."""
+        mistakes = Mistakes()
+        parts = _effective(self.parts, LONGEST_LADDER)
+        for part, other in itertools.combinations(parts, 2):
+            if both := part.claims & other.claims:
+                reason = f"cannot go together with '{part.name}': both decide {' and '.join(sorted(both))}"
+                mistakes.add(f"{place}.{other.name}", reason)
+        asked: list[tuple[str, Any]] = [("optimizer", self.optimizer), *((part.name, part) for part in parts)]
+        if self.regularizer is not None:
+            asked.append(("regularizer", self.regularizer))
+        for key, plugin in asked:
+            if reason := plugin.conflict(self):
+                mistakes.add(f"{place}.{key}", reason)
+        return mistakes
 
     def as_dict(self) -> Tree:
         """The recipe as a sweep file would write it; `parse` reads it back."""
@@ -103,6 +127,11 @@ class Recipe:
         if self.regularizer is not None:
             tree["regularizer"] = {"name": self.regularizer.name, **self.regularizer.model_dump(mode="json")}
         return tree
+
+
+def _effective(parts: tuple[Part, ...], rungs: int) -> tuple[Part, ...]:
+    """Those that do something on a ladder."""
+    return tuple(part for original in parts if (part := original.canonical(rungs)) is not None)
 
 
 def named(section: Any, default: str | None = None) -> Any:
@@ -146,7 +175,9 @@ def parse(tree: Tree, place: str) -> Recipe:
         training = build(Training, {} if section is None else section, f"{place}.training")
     mistakes.raise_any()
     assert optimizer is not None and training is not None
-    return Recipe(optimizer, regularizer, training, tuple(parts))
+    recipe = Recipe(optimizer, regularizer, training, tuple(parts))
+    recipe.conflicts(place).raise_any()
+    return recipe
 
 
 def configured(kind: str, base: Any, section: Any, place: str) -> Any:

@@ -121,7 +121,7 @@ def _step(case: Case, depth: int) -> None:
     case.ladder.freeze(depth)
     optimizer = torch.optim.SGD([p for p in case.model.parameters() if p.requires_grad], lr=0.1)
     for _ in range(2):
-        case.ladder.train(case.model, depth)
+        case.ladder.train(case.model, range(depth))
         case.model(**accepted(case.model, case.batch)).loss.backward()
         nn.utils.clip_grad_norm_(case.model.parameters(), 1.0)
         optimizer.step()
@@ -165,7 +165,7 @@ def test_a_frozen_prefix_says_the_same_in_training(case: Case) -> None:
     block.register_forward_hook(keep)
     case.outputs()
     case.ladder.freeze(depth)
-    case.ladder.train(case.model, depth)
+    case.ladder.train(case.model, range(depth))
     with torch.no_grad():
         case.model(**accepted(case.model, case.batch))
     assert torch.allclose(seen[0], seen[1], atol=1e-6)

@@ -13,12 +13,15 @@ import torch
 
 from harness.errors import InputError
 from harness.optimizers.base import Optimizer
+from harness.recipe import Recipe, Training
 from harness.registry import Plugin, build, plugins
-from harness.regularizers.base import Regularizer, Weight
-from harness.strategies.base import Part, Stage
+from harness.regularizers.base import Regularizer
+from harness.stage import Stage
+from harness.strategies.base import Part
 from harness.strategies.freeze import Freeze
 from harness.training.kept import distance
-from harness.training.model import FineTuned
+from harness.training.model import FineTuned, parameter_groups
+from harness.weights import Weight
 
 REGULARIZERS = plugins("regularizers", Regularizer)
 OPTIMIZERS = plugins("optimizers", Optimizer)
@@ -300,7 +303,8 @@ def test_decay_spares_vectors_and_the_head_has_its_own_rate(depth: str, models: 
     settings = build(
         OPTIMIZERS["adamw"], {"learning_rate": 0.5, "head_multiplier": 8.0, "weight_decay": 0.25}, "here"
     )
-    groups = tuned.parameter_groups(settings, frozen)
+    recipe = Recipe(settings, None, Training(), ())
+    groups = parameter_groups(recipe, tuned.weights(Stage(1, frozen)), rungs)
     names = {id(parameter): name for name, parameter in tuned.model.named_parameters()}
     seen: list[str] = []
     for group in groups:
@@ -310,7 +314,9 @@ def test_decay_spares_vectors_and_the_head_has_its_own_rate(depth: str, models: 
             is_bias_or_norm = name.endswith(".bias") or "LayerNorm" in name
             assert group["weight_decay"] == (0.0 if is_bias_or_norm else 0.25), name
             assert group["lr"] == (4.0 if name.startswith("classifier") else 0.5), name
-    expected = [name for rung, _ in tuned.ladder.trainable(frozen) for name, _ in rung.parameters]
+    expected = [
+        name for rung in [*tuned.ladder.rungs[frozen:], tuned.ladder.head] for name, _ in rung.parameters
+    ]
     assert sorted(seen) == sorted(expected)
     assert (len(seen) == len(names)) == (depth == "none")
 
@@ -319,7 +325,7 @@ def test_frozen_weights_and_the_head_have_no_reference(models: Any) -> None:
     """A regulariser sees exactly what trains; θ⁰ is there for the ladder and stays when weights move."""
     tuned = tiny(models)
     for frozen in range(len(tuned.ladder.rungs) + 1):
-        seen = tuned.weights(frozen)
+        seen = tuned.weights(Stage(1, frozen))
         below = {name for rung in tuned.ladder.rungs[:frozen] for name, _ in rung.parameters}
         assert not below & {w.name for w in seen}
         for weight in seen:
@@ -347,10 +353,10 @@ def test_drift_is_the_relative_distance_from_the_start(models: Any) -> None:
 def test_state_is_restored(models: Any) -> None:
     """What a checkpoint keeps brings back every weight that may have moved, and is a copy."""
     tuned = tiny(models)
-    kept = tuned.state(2)
+    kept = tuned.state({weight.name for weight in tuned.weights(Stage(1, 2))})
     wanted = {name: tensor.clone() for name, tensor in tuned.model.state_dict().items()}
     with torch.no_grad():
-        for rung, _ in tuned.ladder.trainable(2):
+        for rung in [*tuned.ladder.rungs[2:], tuned.ladder.head]:
             for _, parameter in rung.parameters:
                 parameter.add_(1.0)
     tuned.restore(kept)

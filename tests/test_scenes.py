@@ -119,7 +119,7 @@ def test_frozen_prefix_stays_and_the_rest_moves(ready: Any, family: str, part: f
     model, ladder = found.model, build_ladder(found.model)
     depth = round(part * len(ladder.rungs))
     ladder.freeze(depth)
-    ladder.train(model, depth)
+    ladder.train(model, range(depth))
     last = ladder.rungs[depth - 1].blocks[-1]
     seen: list[torch.Tensor] = []
     last.register_forward_hook(

@@ -22,7 +22,7 @@ from harness.backbones.text import TEXT_KINDS
 from harness.plan import Plan, make_plan
 from harness.prepare import prepare
 from harness.records.record import Record
-from harness.strategies.base import untouched
+from harness.stage import untouched
 from harness.training import prefix
 from harness.training.model import pretrained
 from harness.training.run import run_bundle, run_trial

@@ -212,12 +212,12 @@ def test_a_frozen_prefix_stays_as_it_is_and_the_rest_trains(case: str) -> None:
         batch["labels"] = torch.tensor([[1, 2], [3, 1], [2, 5]])
         leaving = [leaves(network, ladder, depth, batch)]
         optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
-        ladder.train(network, depth)
+        ladder.train(network, range(depth))
         network(**batch).loss.backward()
         optimizer.step()
         leaving.append(leaves(network, ladder, depth, batch))
         assert torch.equal(*leaving), depth
-        trained = [p for rung, _ in ladder.trainable(depth) for _, p in rung.parameters]
+        trained = [p for rung in [*ladder.rungs[depth:], ladder.head] for _, p in rung.parameters]
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
 
 
@@ -229,7 +229,7 @@ def leaves(network: Any, ladder: Any, depth: int, batch: dict[str, Any]) -> torc
         return torch.zeros(())
     seen: list[torch.Tensor] = []
     hook = target.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
-    ladder.train(network, depth)
+    ladder.train(network, range(depth))
     with torch.no_grad():
         network(**batch)
     hook.remove()

@@ -17,13 +17,12 @@ from harness.prepare import prepare
 from harness.recipe import parse
 from harness.records.paths import ResultPaths
 from harness.records.record import Record, read_record
+from harness.training import run as run_module
 from harness.training.checkpoint import Checkpoints, Progress
-from harness.training.data import open_split
 from harness.training.job import Job
 from harness.training.kept import distance
 from harness.training.loop import evaluate, fit
 from harness.training.member import DivergedError, Member
-from harness.training.model import fine_tuned
 from harness.training.run import final_point, run_trial
 from harness.training.workspace import Workspace, workspace_of
 
@@ -65,19 +64,7 @@ def run(
 def job_of(plan: Plan, workspace: Workspace, seed: int = 0) -> Job:
     cell = plan.cells[0]
     trial = plan.trial(cell, cell.space.default, seed, "tune")
-    recipe = parse(trial.recipe, "one")
-    where = (cell.task, cell.backbone, recipe.training.max_length)
-    return Job(
-        recipe=recipe,
-        task=workspace.task(cell.task),
-        facts=workspace.facts[cell.task],
-        tuned=fine_tuned(workspace, cell.task, cell.backbone, seed, torch.device("cpu")),
-        train=open_split(workspace, *where, "train"),
-        validation=open_split(workspace, *where, "validation"),
-        seed=seed,
-        device=torch.device("cpu"),
-        flops=workspace.models[cell.task, cell.backbone].flops,
-    )
+    return run_module.job_of(trial.as_dict(), workspace, parse(trial.recipe, "one"), torch.device("cpu"))
 
 
 def train(job: Job, path: Path) -> Progress:

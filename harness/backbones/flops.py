@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.backbones.forward import accepted
 from harness.backbones.ladder import Ladder
+from harness.stage import Stage
 
 
 def forward_flops(model: Any, ladder: Ladder, batch: dict[str, Any], examples: int) -> list[float]:
@@ -40,7 +41,11 @@ def forward_flops(model: Any, ladder: Ladder, batch: dict[str, Any], examples: i
     return [count / examples for count in (stem, *blocks, head)]
 
 
-def training_flops(flops: list[float], frozen: int) -> float:
-    """FLOPs of one example's training step: the forward pass, and twice that again for every part that
-    trains (gradients of its inputs and of its weights)."""
-    return sum(flops) + 2 * sum(flops[frozen:])
+def training_flops(flops: list[float], stage: Stage) -> float:
+    """FLOPs of one example's training step: the forward pass; the same again for gradients of inputs, from
+    the lowest rung that trains on; and again for the gradients of weights, for every part that trains."""
+    *rungs, head = flops
+    lowest = stage.frozen if stage.upto is None or stage.upto > stage.frozen else len(rungs)
+    inputs = sum(flops[lowest:])
+    weights = 0.0 if stage.sparse else sum(f for index, f in enumerate(rungs) if stage.trains(index))
+    return sum(flops) + inputs + weights + (head if stage.head else 0.0)

@@ -8,7 +8,7 @@ ladder. Every parameter is on exactly one rung or in the head.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -57,17 +57,23 @@ class Ladder:
         for _, parameter in self.head.parameters:
             parameter.requires_grad_(True)
 
-    def train(self, model: nn.Module, depth: int) -> None:
-        """Training mode above `depth`; eval mode below, where dropout is off and statistics stay."""
+    def train(self, model: nn.Module, resting: Iterable[int]) -> None:
+        """Training mode, but for the rungs that rest: there dropout is off and statistics stay."""
         model.train()
-        for rung in self.rungs[:depth]:
-            for module in rung.modules:
+        for index in resting:
+            for module in self.rungs[index].modules:
                 module.training = False  # not `eval()`, which would reach into other rungs
 
-    def trainable(self, depth: int) -> Iterator[tuple[Rung, bool]]:
-        """The rungs that train, each with whether it is the head."""
-        yield from ((rung, False) for rung in self.rungs[depth:])
-        yield self.head, True
+    def parameters(self) -> Iterator[tuple[int | None, str, nn.Parameter]]:
+        """All parameters in order, each with its rung (None: the head) and its name in the model."""
+        for index, rung in enumerate(self.rungs):
+            yield from ((index, name, parameter) for name, parameter in rung.parameters)
+        yield from ((None, name, parameter) for name, parameter in self.head.parameters)
+
+    def entrance(self, rung: int) -> nn.Module:
+        """The block that what leaves the rungs below `rung` enters first; the stem has none, so that rung 0
+        and rung 1 share theirs."""
+        return self.rungs[max(1, rung)].blocks[0]
 
 
 def family_of(model: Any) -> Family:

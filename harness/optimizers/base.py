@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from harness.moments import Strategy
 from harness.registry import Plugin
 
 if TYPE_CHECKING:
@@ -20,12 +22,24 @@ class Optimizer(Plugin):
         learning_rate: peak rate of the backbone's weights.
         head_multiplier: the head trains at `learning_rate × head_multiplier`.
         weight_decay: on matrices only; biases and normalisation weights are exempt.
+        averages: the weights that it stands for are others than those that it trains (see `scoring`).
     """
+
+    averages: ClassVar[bool] = False
 
     learning_rate: float = Field(gt=0, le=100)
     head_multiplier: float = Field(default=1.0, gt=0, le=1e6)
     weight_decay: float = Field(default=0.0, ge=0, le=100)
 
+    def conflict(self, recipe: Strategy) -> str:
+        """Why it cannot be used beside the rest of a recipe; empty if it can."""
+        return ""
+
     @abstractmethod
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimiser over parameter groups that carry `params`, `lr` and `weight_decay`."""
+
+    def scoring(self, optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
+        """Around evaluations: in it the weights are those that the optimiser stands for, where it does not
+        train these themselves."""
+        return nullcontext()

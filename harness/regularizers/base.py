@@ -9,25 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from harness.moments import Setting, Strategy
 from harness.registry import Plugin
+from harness.weights import Weight
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class Weight:
-    """One trainable tensor, as a regulariser sees it.
-
-    Attributes:
-        name: the parameter's name in the model.
-        value: the parameter, any shape.
-        reference: its pretrained value θ⁰, same shape; None for weights of the head.
-    """
-
-    name: str
-    value: torch.nn.Parameter
-    reference: torch.Tensor | None
 
 
 class Penalty(ABC):
@@ -61,16 +48,20 @@ class Regularizer(Plugin):
     strength: float = Field(ge=0, le=1e9)
     mode: Literal["loss", "decoupled"] = "loss"
 
-    def canonical(self, head_only: bool) -> Regularizer | None:
+    def conflict(self, recipe: Strategy) -> str:
+        """Why it cannot be used beside the rest of a recipe; empty if it can."""
+        return ""
+
+    def canonical(self, no_start: bool) -> Regularizer | None:
         """The simplest equal regulariser, None where it does nothing.
 
-        `head_only`: nothing but the head trains at any stage of the trial.
+        `no_start`: no weight that trains at any stage of the trial was pretrained.
         """
         return self if self.strength > 0 else None
 
     @abstractmethod
-    def bind(self, weights: Sequence[Weight]) -> Penalty:
-        """The penalty over the trainable weights of one stage."""
+    def bind(self, weights: Sequence[Weight], setting: Setting | None = None) -> Penalty:
+        """The penalty over the trainable weights of one stage of a trial."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from harness.regularizers.base import Penalty, Quadratic, Regularizer, Weight
+from harness.moments import Setting
+from harness.regularizers.base import Penalty, Quadratic, Regularizer
+from harness.weights import Weight
 
 
 class L2(Regularizer):
@@ -21,5 +23,5 @@ class L2(Regularizer):
 
     strength: float = Field(default=1e-2, ge=0, le=1e9)
 
-    def bind(self, weights: Sequence[Weight]) -> Penalty:
+    def bind(self, weights: Sequence[Weight], setting: Setting | None = None) -> Penalty:
         return Quadratic([(weight.value, None, self.strength) for weight in weights])

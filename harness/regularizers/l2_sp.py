@@ -5,7 +5,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from harness.regularizers.base import Penalty, Quadratic, Regularizer, Weight
+from harness.moments import Setting
+from harness.regularizers.base import Penalty, Quadratic, Regularizer
+from harness.weights import Weight
 
 
 class L2SP(Regularizer):
@@ -25,13 +27,13 @@ class L2SP(Regularizer):
     strength: float = Field(default=1e-1, ge=0, le=1e9)
     head_strength: float = Field(default=0.0, ge=0, le=1e9)
 
-    def canonical(self, head_only: bool) -> Regularizer | None:
-        pull = 0.0 if head_only else self.strength  # no weight that trains has a reference
+    def canonical(self, no_start: bool) -> Regularizer | None:
+        pull = 0.0 if no_start else self.strength
         if pull == 0 and self.head_strength == 0:
             return None
         return self.model_copy(update={"strength": pull})
 
-    def bind(self, weights: Sequence[Weight]) -> Penalty:
+    def bind(self, weights: Sequence[Weight], setting: Setting | None = None) -> Penalty:
         return Quadratic(
             [
                 (w.value, w.reference, self.strength if w.reference is not None else self.head_strength)

@@ -1,34 +1,17 @@
-"""What a part of a strategy is: which weights train, and when."""
+"""What a part of a strategy is: which weights train, when, how fast, and what else happens."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from typing_extensions import Self
 
+from harness.moments import Moments, Setting, Strategy, Tuned
 from harness.registry import Plugin
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stretch of training during which the same weights train.
-
-    Attributes:
-        epochs: its length.
-        frozen: rungs of the ladder, counted from the input, that stay as they are.
-    """
-
-    epochs: int
-    frozen: int = 0
-
-
-def untouched(frozen: Sequence[int]) -> list[int]:
-    """For each stage, given how many rungs each freezes, the rungs that neither it nor one before it trains:
-    they are as they were before training."""
-    return list(itertools.accumulate(frozen, min))
+from harness.stage import Stage
+from harness.weights import Weight
 
 
 @dataclass(frozen=True)
@@ -39,13 +22,35 @@ class Preset:
     source: str
 
 
+# What only one part of a strategy can decide, as a sentence about two of them says it.
+WHICH = "which weights of a rung train"
+WHEN = "what trains when"
+SCORED = "which weights are scored"
+INPUTS = "what enters the model"
+RATES = "the rate of each step"
+GRADIENTS = "which gradients count"
+PERTURBED = "at which weights the gradient is taken"
+
+
 class Part(Plugin):
     """One piece of a strategy. It owns the key `name` of the strategies in a sweep file.
 
     Parts apply in alphabetical order of their names; each one refines the stages that it is handed.
+
+    Attributes:
+        claims: what only one part of a strategy can decide (WHICH, WHEN, …): two with the same are refused.
+        only_rungs: it does nothing where the head alone trains.
+        adds: it puts modules of its own into the model, and pretrained weights do not train.
+        bundles: heads with it may train as one computation with those of other trials.
     """
 
     presets: ClassVar[Mapping[str, Preset]] = {}
+    claims: ClassVar[frozenset[str]] = frozenset()
+    only_rungs: ClassVar[bool] = False
+    adds: ClassVar[bool] = False
+    bundles: ClassVar[bool] = False
+
+    # -- in the sweep file ---------------------------------------------------------------------------
 
     @classmethod
     def settings(cls, value: Any) -> Any:
@@ -60,10 +65,50 @@ class Part(Plugin):
         """Why this part cannot be used on a ladder of `rungs` rungs; empty if it can."""
         return ""
 
+    def conflict(self, recipe: Strategy) -> str:
+        """Why this part cannot be used beside the rest of a recipe, whatever the ladder; empty if it can."""
+        return ""
+
     def canonical(self, rungs: int) -> Self | None:
         """The simplest equal part on this ladder, None where it does nothing."""
         return self
 
+    # -- what trains, when, how fast -----------------------------------------------------------------
+
     def stages(self, stages: tuple[Stage, ...], rungs: int) -> tuple[Stage, ...]:
         """The stages, refined."""
         return stages
+
+    def trains(self, weight: Weight) -> bool:
+        """Whether a weight of a rung (or of the head) that trains does so itself."""
+        return True
+
+    def rate(self, rung: int | None, rungs: int) -> float:
+        """What the learning rate of a rung (None: the head) is multiplied by."""
+        return 1.0
+
+    # -- in a trial ----------------------------------------------------------------------------------
+
+    def prepare(self, tuned: Tuned, frozen: int) -> None:
+        """Change the model before training, above the first `frozen` rungs, which no stage trains. Random
+        numbers come from torch's global generator, seeded for this part."""
+
+    def bind(self, setting: Setting) -> Moments | None:
+        """What it does while a trial trains; None if it does nothing then."""
+        return None
+
+
+class Switch(Part):
+    """A part that a sweep file turns on: `name: true`."""
+
+    on: bool = True
+
+    @classmethod
+    def settings(cls, value: Any) -> Any:
+        return {"on": value}
+
+    def value(self) -> Any:
+        return self.on
+
+    def canonical(self, rungs: int) -> Self | None:
+        return self if self.on else None

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 from pydantic import field_validator
 from typing_extensions import Self
 
-from harness.strategies.base import Part, Preset, Stage
+from harness.stage import Stage
+from harness.strategies.base import Part, Preset
 
 # A rate for a head on frozen features: an order above full fine-tuning's, as linear probes use it.
 _PROBE_RATE = 1e-3
@@ -37,6 +38,8 @@ class Freeze(Part):
             {"freeze": 0.75}, "Lee, Tang & Lin 2019, arXiv 1911.03090: 90 % of the quality"
         ),
     }
+
+    bundles: ClassVar[bool] = True
 
     depth: int | float | str = 0
 

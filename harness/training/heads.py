@@ -54,7 +54,7 @@ def together(members: Sequence[Member], batches: Sequence[list[int]]) -> torch.T
     ragged = any(len({tuple(shape) for shape in shapes[indices].tolist()}) > 1 for shapes in split.store.read)
     share = _Shares(members, ragged)
     inputs = to_device(split.batch(indices), job.device)
-    job.tuned.ladder.train(job.tuned.model, lead.stage.frozen)
+    job.tuned.train(lead.stage)
     with _grouped(members), share, autocast(job.recipe.training.precision, job.device):
         outputs = job.tuned(inputs)
     if GIVEN not in inputs or share.losses is None:

@@ -68,11 +68,12 @@ def distance(tuned: FineTuned, size: list[float] | None = None, untouched: int =
     Args:
         size: ‖θ⁰‖² per rung, if it is known.
     """
+    known = tuned.reference
     if size is None:
-        size = [sum(_square(tuned.reference[n]) for n, _ in rung.parameters) for rung in tuned.ladder.rungs]
+        size = [sum(_square(known[n]) for n, _ in r.parameters if n in known) for r in tuned.ladder.rungs]
     moved = [0.0] * untouched
     for rung in tuned.ladder.rungs[untouched:]:
-        moved.append(sum(_square(now - tuned.reference[name]) for name, now in rung.parameters))
+        moved.append(sum(_square(now - known[name]) for name, now in rung.parameters if name in known))
     return {
         "relative_l2": _ratio(sum(moved), sum(size)),
         "rungs": [_ratio(*pair) for pair in zip(moved, size, strict=True)],

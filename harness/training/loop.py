@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,10 +13,10 @@ from typing import Any
 import psutil
 import torch
 
-from harness.strategies.base import untouched
+from harness.stage import untouched
 from harness.tasks.base import Batch, to_device
 from harness.training import pulse
-from harness.training.data import GIVEN, Split, cut, evaluation_batches, train_batches
+from harness.training.data import GIVEN, Split, cut, evaluation_batches
 from harness.training.heads import CannotBatchError, agree, pieces, together
 from harness.training.job import Job
 from harness.training.member import DivergedError, Member
@@ -40,16 +41,15 @@ def fit(members: Sequence[Member]) -> Generator[list[Member]]:
     their heads and stand at the same place. One that diverges leaves with its `error`.
     """
     job, stages, start = members[0].job, members[0].stages, members[0].progress.place
-    settings = job.recipe.training
     depths = untouched([stage.frozen for stage in stages])
-    steps = len(train_batches(job.train, settings.batch_size, 0, settings.bucketing))
+    steps = job.steps_per_epoch
     active = [member for member in members if not member.out_of_patience]
     gradients, clock = Gradients(), Clock()
 
     for index in range(start.stage, len(stages)):
         stage, before = stages[index], sum(earlier.epochs for earlier in stages[:index])
         for member in active:
-            member.enter(stage, depths[index], steps, alone=len(members) == 1)
+            member.enter(index, depths[index], steps, alone=len(members) == 1)
         clock.restart()  # what is built here serves others too
         for epoch in range(start.epoch, stage.epochs):
             for member in active:
@@ -77,6 +77,17 @@ def fit(members: Sequence[Member]) -> Generator[list[Member]]:
             member.progress.place = start
     for member in members:
         member.keep()
+        if member.error is None:
+            clock.restart()
+            member.finish(partial(_score, member))
+            clock.share([member])
+
+
+def _score(member: Member) -> float:
+    """The primary validation metric of the weights that are in the model, higher is better."""
+    task = member.job.task
+    found = evaluate(member.job, member.validation).metrics[task.primary_metric]
+    return found if task.higher_is_better else -found
 
 
 def _looked_at(
@@ -87,13 +98,17 @@ def _looked_at(
     if not active:
         return []
     try:
-        found = evaluate_all([member.job for member in active], active[0].validation)
+        with ExitStack() as scoring:
+            for member in active:
+                scoring.enter_context(member.scoring())
+            found = evaluate_all([member.job for member in active], active[0].validation)
+            made = zip(active, found, strict=True)
+            taken = surviving((m, partial(m.take, e.loss, e.metrics, epoch)) for m, e in made)
     except pulse.Halted:
         _save(active, clock)
         raise
-    taken = [(m, partial(m.take, e.loss, e.metrics, epoch)) for m, e in zip(active, found, strict=True)]
     clock.share(active)
-    active = surviving(taken)
+    active = taken
     if active and active[0].checkpoints.due():
         _save(active, clock)
     if active:
@@ -142,12 +157,12 @@ class Gradients:
     def _alone(self, member: Member, position: int) -> torch.Tensor:
         job, settings, batch = member.job, member.job.recipe.training, member.batches[position]
         loss = torch.zeros((), device=job.device)
-        with member.drawing():
-            job.tuned.ladder.train(job.tuned.model, member.stage.frozen)
+        with member.drawing(), member.computing():
+            job.tuned.train(member.stage)
             for piece in cut(batch, job.at_a_time):
                 inputs = to_device(member.train.batch(piece, member.augmentation), job.device)
                 with autocast(settings.precision, job.device):
-                    part = job.tuned(inputs).loss * (len(piece) / len(batch))
+                    part = member.forward(inputs).loss * (len(piece) / len(batch))
                 member.backward(part)
                 loss += part.detach()
         return loss

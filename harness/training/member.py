@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,11 +13,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from harness.backbones.flops import training_flops
+from harness.moments import Forward
 from harness.regularizers.base import Penalty
-from harness.strategies.base import Stage
+from harness.tasks.base import Batch
 from harness.training.checkpoint import Checkpoints, Progress
 from harness.training.data import train_batches
 from harness.training.job import Job, Point
+from harness.training.model import parameter_groups
 from harness.training.noise import noise, restore_noise, restore_torch_noise, seed_noise, torch_noise
 from harness.training.seeds import AUGMENTATION, NOISE, ORDER, derive
 
@@ -51,8 +54,13 @@ class Member:
         """Args: `saved` are the tensors of the checkpoint that `progress` comes from."""
         self.job, self.progress, self.checkpoints = job, progress, checkpoints
         self.error: DivergedError | None = None
-        self.stages = job.recipe.stages(len(job.tuned.ladder.rungs))
-        self.deepest = min(stage.frozen for stage in self.stages)  # what never trains needs no copy
+        self.stages = job.stages
+        self.deepest = min(stage.frozen for stage in self.stages)
+        parts = job.recipe.parts
+        trained = (weight.name for stage in self.stages for weight in job.tuned.weights(stage, parts))
+        self._moving = frozenset(trained) | job.tuned.anew  # what never changes needs no copy
+        bound = {part.name: part.bind(job) for part in parts}
+        self._moments = {name: moments for name, moments in bound.items() if moments is not None}
         self.best: dict[str, torch.Tensor] | None = None
         self.batches: list[list[int]] = []
         self.stored: set[int] = set()
@@ -67,36 +75,41 @@ class Member:
         if saved is not None:
             job.tuned.restore(saved["model"])
             self.best = saved["best"]
+            for name, moments in self._moments.items():
+                moments.load(saved["moments"].get(name, {}))
 
     # -- stages and epochs -----------------------------------------------------------------------
 
-    def enter(self, stage: Stage, depth: int, steps_per_epoch: int, alone: bool) -> None:
+    def enter(self, index: int, depth: int, steps_per_epoch: int, alone: bool) -> None:
         """Set up what trains in a stage, from the checkpoint if it was interrupted there.
 
         Args:
+            index: of the stage.
             depth: rungs that are as they were before training.
             alone: nothing else in this process draws from the generators until the end.
         """
         job, settings, progress = self.job, self.job.recipe.training, self.progress
-        self.stage, self._alone = stage, alone
+        self.stage, self._alone = self.stages[index], alone
+        stage = self.stage
         self.train = job.above(depth, job.train, "train")
         self.validation = job.above(depth, job.validation, "validation")
         if self.train.store is not None:
             self.stored.add(depth)
-        job.tuned.ladder.freeze(stage.frozen)
-        weights = job.tuned.weights(stage.frozen)
+        weights = job.tuned.weights(stage, job.recipe.parts)
+        job.tuned.enter(weights)
         self._parameters = [weight.value for weight in weights]
         progress.trainable_params = max(progress.trainable_params, sum(p.numel() for p in self._parameters))
-        self._optimizer = job.recipe.optimizer.build(
-            job.tuned.parameter_groups(job.recipe.optimizer, stage.frozen)
-        )
+        groups = parameter_groups(job.recipe, weights, len(job.tuned.ladder.rungs))
+        self._optimizer = job.recipe.optimizer.build(groups)
+        # the head may learn many times as fast: the curve shows the rate of what is below it
+        self._shown = max((i for i, group in enumerate(groups) if group["rung"] is not None), default=0)
         steps = stage.epochs * steps_per_epoch
         self._schedule = get_scheduler(
             _SCHEDULE[settings.schedule], self._optimizer, math.ceil(settings.warmup * steps), steps
         )
         self._scaler = torch.amp.GradScaler(job.device.type, enabled=settings.precision == "fp16")
         regularizer = job.recipe.regularizer
-        self._penalty: Penalty | None = regularizer.bind(weights) if regularizer is not None else None
+        self._penalty: Penalty | None = regularizer.bind(weights, job) if regularizer is not None else None
         self._decoupled = regularizer is not None and regularizer.mode == "decoupled"
         self._loss_sum, self._loss_count = torch.zeros((), device=job.device), 0
         saved, self._saved = self._saved, None
@@ -111,6 +124,9 @@ class Member:
             seed_noise(derive(job.seed, NOISE))
         if self._noise is None:
             self._noise = torch_noise(job.device)
+        with self.drawing():
+            for moments in self._moments.values():
+                moments.entered(index, stage, weights)
 
     def shuffle(self, epoch: int) -> None:
         """Args: `epoch` of the whole trial, from 0."""
@@ -118,6 +134,39 @@ class Member:
         order = derive(self.job.seed, ORDER, epoch)
         self.batches = train_batches(self.train, settings.batch_size, order, settings.bucketing)
         self.augmentation = derive(self.job.seed, AUGMENTATION, epoch)
+
+    # -- the moments of its strategy's parts -----------------------------------------------------
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Around the forward and backward passes of a step."""
+        with ExitStack() as entered:
+            for moments in self._moments.values():
+                entered.enter_context(moments.computing())
+            yield
+
+    def forward(self, batch: Batch) -> Any:
+        """The model's outputs in a training step, with what the strategy makes of their loss."""
+        forward: Forward = self.job.tuned
+        for moments in self._moments.values():
+            forward = partial(moments.forward, forward)
+        return forward(batch)
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Around evaluations: in it the model has the weights that are scored and kept."""
+        with ExitStack() as entered:
+            entered.enter_context(self.job.recipe.optimizer.scoring(self._optimizer))
+            for moments in self._moments.values():
+                entered.enter_context(moments.scoring())
+            yield
+
+    def finish(self, score: Callable[[], float]) -> None:
+        """Args: `score` gives the primary metric on validation, higher is better."""
+        for moments in self._moments.values():
+            moments.finished(score)
+
+    # -- generators ------------------------------------------------------------------------------
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
@@ -172,6 +221,8 @@ class Member:
         )
         if not overflow:
             self._look(progress.steps + 1, loss, norm)
+            for moments in self._moments.values():
+                moments.stepping(self._optimizer.param_groups)
             if self._penalty is not None and self._decoupled:
                 self._penalty.shrink(
                     {p: group["lr"] for group in self._optimizer.param_groups for p in group["params"]}
@@ -180,10 +231,12 @@ class Member:
         self._scaler.update()
         if not overflow:
             self._schedule.step()
+            for moments in self._moments.values():
+                moments.stepped()
         self._optimizer.zero_grad(set_to_none=True)
         progress.steps += 1
         progress.place = progress.place._replace(batch=position + 1)
-        progress.flops += len(self.batches[position]) * training_flops(job.flops, self.stage.frozen)
+        progress.flops += len(self.batches[position]) * training_flops(job.flops, self.stage)
         self._loss_sum += loss
         self._loss_count += 1
 
@@ -237,13 +290,15 @@ class Member:
             "train_loss": float(self._loss_sum) / self._loss_count,
             "validation_loss": loss,
             "validation": metrics,
-            "learning_rate": float(self._schedule.get_last_lr()[0]),
+            "learning_rate": float(self._schedule.get_last_lr()[self._shown]),
         }
         self._loss_sum, self._loss_count = torch.zeros((), device=self.job.device), 0
         progress.curve.append(point)
-        if progress.best is None or self._better(point, progress.curve[progress.best]):
+        improved = progress.best is None or self._better(point, progress.curve[progress.best])
+        if improved:
             progress.best = len(progress.curve) - 1
-            self.best = self.job.tuned.state(self.deepest) if self._keeps_best else None
+        if improved if self._keeps_best else self._scored_apart:
+            self.best = self.job.tuned.state(self._moving)
 
     def save(self) -> None:
         """Write a checkpoint, of one that has been looked at."""
@@ -251,19 +306,20 @@ class Member:
         if not self._alone:
             state["torch"] = self._noise
         tensors = {
-            "model": self.job.tuned.state(self.deepest),
+            "model": self.job.tuned.state(self._moving),
             "best": self.best,
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
             "noise": state,
             "loss": (self._loss_sum, self._loss_count, self._first_loss),
+            "moments": {name: dict(moments.state()) for name, moments in self._moments.items()},
         }
         self.checkpoints.save(self.progress, tensors)
 
     def keep(self) -> None:
         """End with the weights that are scored."""
-        if self._keeps_best and self.best is not None:
+        if self.best is not None:
             self.job.tuned.restore(self.best)
 
     @property
@@ -276,6 +332,11 @@ class Member:
     @property
     def _keeps_best(self) -> bool:
         return self.job.recipe.training.keep == "best"
+
+    @property
+    def _scored_apart(self) -> bool:
+        """Whether other weights may be scored than those that train."""
+        return bool(self._moments) or self.job.recipe.optimizer.averages
 
     def _better(self, point: Point, best: Point) -> bool:
         task = self.job.task

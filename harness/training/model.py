@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -12,12 +14,14 @@ import torch
 from harness.backbones.base import Backbone
 from harness.backbones.forward import accepted
 from harness.backbones.ladder import Ladder, build_ladder, reset_head
-from harness.optimizers.base import Optimizer
-from harness.regularizers.base import Weight
+from harness.recipe import Recipe
+from harness.stage import Stage
+from harness.strategies.base import Part
 from harness.training.cut import Cut
 from harness.training.data import GIVEN
 from harness.training.seeds import HEAD, derive
 from harness.training.workspace import Workspace
+from harness.weights import Weight
 
 # Weight decay spares biases and the gains and shifts of normalisations: whatever is not a matrix.
 _DECAYED_DIMENSIONS = 2
@@ -28,13 +32,15 @@ class FineTuned:
     """A model under training.
 
     Attributes:
-        reference: θ⁰ by parameter name, for every parameter of the ladder, on the model's device.
+        reference: θ⁰ by parameter name, for every pretrained parameter of the ladder, on the model's device.
+        anew: names of ladder parameters whose pretrained values a part has thrown away.
         depth: the rungs that batches may come with the output of; `cut` is where that stands in for them.
     """
 
     model: Any
     ladder: Ladder
     reference: dict[str, torch.Tensor]
+    anew: set[str] = field(default_factory=set)
     depth: int = 0
     cut: Cut | None = None
 
@@ -54,32 +60,32 @@ class FineTuned:
         if cut is not None:
             cut.attach()
 
-    def parameter_groups(self, optimizer: Optimizer, depth: int) -> list[dict[str, Any]]:
-        """Groups over what trains above `depth`: backbone and head, each with and without decay."""
-        groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
-        for rung, is_head in self.ladder.trainable(depth):
-            for _, parameter in rung.parameters:
-                groups.setdefault((is_head, parameter.ndim >= _DECAYED_DIMENSIONS), []).append(parameter)
+    def weights(self, stage: Stage, parts: Sequence[Part] = ()) -> list[Weight]:
+        """What trains in a stage, from the input to the head."""
         return [
-            {
-                "params": parameters,
-                "lr": optimizer.learning_rate * (optimizer.head_multiplier if is_head else 1.0),
-                "weight_decay": optimizer.weight_decay if decayed else 0.0,
-            }
-            for (is_head, decayed), parameters in groups.items()
+            weight
+            for weight in self._all_weights()
+            if stage.trains(weight.rung) and all(part.trains(weight) for part in parts)
         ]
 
-    def weights(self, depth: int) -> list[Weight]:
-        """What trains above `depth`, as a regulariser sees it."""
-        return [
-            Weight(name, parameter, None if is_head else self.reference[name])
-            for rung, is_head in self.ladder.trainable(depth)
-            for name, parameter in rung.parameters
-        ]
+    def _all_weights(self) -> Iterator[Weight]:
+        for rung, name, parameter in self.ladder.parameters():
+            reference = None if name in self.anew else self.reference.get(name)
+            module = self.model.get_submodule(name.rpartition(".")[0])
+            yield Weight(name, parameter, reference, rung, module)
 
-    def state(self, depth: int) -> dict[str, torch.Tensor]:
-        """A copy on the CPU of everything that may differ from θ⁰ when nothing below `depth` trains."""
-        names = {name for rung, _ in self.ladder.trainable(depth) for name, _ in rung.parameters}
+    def enter(self, weights: Sequence[Weight]) -> None:
+        """From now on these weights have gradients, and no others."""
+        training = {id(weight.value) for weight in weights}
+        for _, _, parameter in self.ladder.parameters():
+            parameter.requires_grad_(id(parameter) in training)
+
+    def train(self, stage: Stage) -> None:
+        """Training mode, but for the rungs that rest in the stage."""
+        self.ladder.train(self.model, (i for i in range(len(self.ladder.rungs)) if not stage.trains(i)))
+
+    def state(self, names: Collection[str]) -> dict[str, torch.Tensor]:
+        """A copy on the CPU of the parameters of these names and of all buffers."""
         tensors = {name: p for name, p in self.model.named_parameters() if name in names}
         tensors.update(self.model.named_buffers())
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
@@ -89,6 +95,27 @@ class FineTuned:
         with torch.no_grad():
             for name, tensor in state.items():
                 own[name].copy_(tensor)
+
+
+def parameter_groups(recipe: Recipe, weights: Sequence[Weight], rungs: int) -> list[dict[str, Any]]:
+    """Groups for the optimiser: each rung, and the head at the end, with and without decay. They carry their
+    `rung` (None: the head)."""
+    optimizer = recipe.optimizer
+    groups: dict[tuple[int | None, bool], list[torch.nn.Parameter]] = {}
+    for weight in weights:
+        decayed = weight.value.ndim >= _DECAYED_DIMENSIONS
+        groups.setdefault((weight.rung, decayed), []).append(weight.value)
+    return [
+        {
+            "params": parameters,
+            "lr": optimizer.learning_rate
+            * (optimizer.head_multiplier if rung is None else 1.0)
+            * math.prod(part.rate(rung, rungs) for part in recipe.parts),
+            "weight_decay": optimizer.weight_decay if decayed else 0.0,
+            "rung": rung,
+        }
+        for (rung, decayed), parameters in groups.items()
+    ]
 
 
 @lru_cache(maxsize=2)
@@ -116,9 +143,15 @@ def source_model(workspace: Workspace, backbone_name: str) -> Any:
 
 
 def fine_tuned(
-    workspace: Workspace, task: str, backbone: str, seed: int, device: torch.device, frozen: int = 0
+    workspace: Workspace,
+    task: str,
+    backbone: str,
+    seed: int,
+    device: torch.device,
+    frozen: int = 0,
+    parts: Sequence[Part] = (),
 ) -> FineTuned:
-    """The pretrained model with a head drawn from `seed`.
+    """The pretrained model with a head drawn from `seed`, and what the parts of a strategy make of it.
 
     Args:
         frozen: rungs that no stage of the trial trains; their weights are not copied.
@@ -136,4 +169,22 @@ def fine_tuned(
     for parameter in head:
         parameter.data = parameter.data.to(device)
     reference = {name: start[name] for rung in rungs for name, _ in rung.parameters}
-    return FineTuned(model, ladder, reference)
+    return prepared(FineTuned(model, ladder, reference), frozen, parts, seed)
+
+
+def prepared(tuned: FineTuned, frozen: int, parts: Sequence[Part], seed: int) -> FineTuned:
+    """The model with what parts change of it before training: they may add modules, so that the same weights
+    have other names."""
+    names = {id(parameter): name for name, parameter in tuned.model.named_parameters()}
+    for part in parts:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, part.name))
+            part.prepare(tuned, frozen)
+        tuned.ladder = build_ladder(tuned.model)
+    before = {id(p): tuned.reference.get(names[id(p)]) for p in tuned.model.parameters() if id(p) in names}
+    tuned.reference = {
+        name: reference
+        for rung, name, parameter in tuned.ladder.parameters()
+        if rung is not None and (reference := before.get(id(parameter))) is not None
+    }
+    return tuned

@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -174,7 +175,7 @@ class Attempt:
             self._writer.hyperparameters(trial, group)
             for point in self.progress.curve:
                 self._writer.point(point)
-            job = _job(trial, workspace, recipe, self._device, self._terms.halvings)
+            job = job_of(trial, workspace, recipe, self._device, self._terms.halvings)
             if job.prefix is not None:
                 frozen = {stage["frozen"] for stage in trial["stages"]}
                 self._notes += [
@@ -317,16 +318,17 @@ def _where(trial: Mapping[str, Any], max_length: int | None) -> tuple[str, str, 
     return trial["task"], trial["backbone"], max_length
 
 
-def _job(
-    trial: Mapping[str, Any], workspace: Workspace, recipe: Recipe, device: torch.device, halvings: int
+def job_of(
+    trial: Mapping[str, Any], workspace: Workspace, recipe: Recipe, device: torch.device, halvings: int = 0
 ) -> Job:
+    """What the loop works on for a trial: data, and a model that is ready to train."""
     task, backbone, length = where = _where(trial, recipe.training.max_length)
     frozen = min(stage["frozen"] for stage in trial["stages"])
     return Job(
         recipe=recipe,
         task=workspace.task(task),
         facts=workspace.facts[task],
-        tuned=fine_tuned(workspace, task, backbone, trial["seed"], device, frozen),
+        tuned=fine_tuned(workspace, task, backbone, trial["seed"], device, frozen, recipe.parts),
         train=open_split(workspace, *where, "train"),
         validation=open_split(workspace, *where, "validation"),
         seed=trial["seed"],
@@ -334,6 +336,8 @@ def _job(
         flops=workspace.models[task, backbone].flops,
         prefix=open_prefix(workspace, Where(task, backbone, length, recipe.training.precision), device),
         halvings=halvings,
+        start=partial(pretrained, workspace, task, backbone, device),
+        source=partial(sources.examples, trial, workspace, device),
     )
 
 

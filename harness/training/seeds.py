@@ -7,6 +7,7 @@ import hashlib
 HEAD = "head"  # initial weights of the output layer
 ORDER = "order"  # order of the training examples
 AUGMENTATION = "augmentation"  # how training examples are varied
+SAMPLE = "sample"  # training examples that a strategy looks at beforehand
 NOISE = "noise"  # dropout and whatever else the model draws
 
 

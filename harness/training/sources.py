@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from harness import __version__
 from harness.backbones.ladder import build_ladder
@@ -21,11 +23,13 @@ from harness.records.paths import void
 from harness.records.quarantine import remark
 from harness.records.record import Record, finite, read_record, write_record
 from harness.records.seal import write_sealed
+from harness.tasks.base import Batch
 from harness.training.data import open_split
-from harness.training.job import Job
+from harness.training.job import Job, sampled
 from harness.training.kept import put_back
 from harness.training.loop import evaluate
-from harness.training.model import FineTuned, source_model
+from harness.training.model import FineTuned, prepared, source_model
+from harness.training.seeds import SAMPLE, derive
 from harness.training.workspace import Workspace
 
 # To be raised when what is kept of a source changes.
@@ -42,6 +46,8 @@ def retention(trial: Mapping[str, Any], workspace: Workspace, job: Job) -> dict[
     recipe = parse(source["recipe"], source["strategy"])
     split = "validation" if trial["phase"] == "tune" else "test"
     model = copy.deepcopy(source_model(workspace, trial["backbone"])).to(job.device)
+    frozen = min(stage.frozen for stage in job.stages)
+    tuned = prepared(FineTuned(model, build_ladder(model), {}), frozen, job.recipe.parts, job.seed)
     put_back(job.tuned.model, model)
     task = workspace.task(source["task"])
     there = replace(
@@ -49,7 +55,7 @@ def retention(trial: Mapping[str, Any], workspace: Workspace, job: Job) -> dict[
         recipe=recipe,
         task=task,
         facts=workspace.facts[source["task"]],
-        tuned=FineTuned(model, build_ladder(model), {}),
+        tuned=tuned,
         prefix=None,
     )
     rows = open_split(workspace, source["task"], source["backbone"], recipe.training.max_length, split)
@@ -62,6 +68,22 @@ def retention(trial: Mapping[str, Any], workspace: Workspace, job: Job) -> dict[
         "before": None if before is None else (before["metrics"][split] or {}).get(task.primary_metric),
         "after": evaluate(there, rows).metrics[task.primary_metric],
     }
+
+
+def examples(
+    trial: Mapping[str, Any], workspace: Workspace, device: torch.device
+) -> tuple[Any, Iterator[Batch]] | None:
+    """The model of the backbone's source task with that task's head, in evaluation, and batches of that
+    task's training examples in an order drawn from the trial's seed, both on the device; None without a
+    source task."""
+    source = workspace.sources.get(trial["backbone"])
+    if source is None or source["task"] == trial["task"]:
+        return None
+    settings = parse(source["recipe"], source["strategy"]).training
+    split = open_split(workspace, source["task"], source["backbone"], settings.max_length, "train")
+    model = copy.deepcopy(source_model(workspace, trial["backbone"])).to(device).eval()
+    seed = derive(trial["seed"], SAMPLE)
+    return model, sampled(split, len(split), settings.batch_size, seed, device)
 
 
 def save(trial: Mapping[str, Any], workspace: Workspace, job: Job) -> None:

@@ -16,7 +16,7 @@ from harness.records import remote
 from harness.records.paths import ResultPaths, opened
 from harness.records.stores import is_uri
 from harness.registry import build, plugins
-from harness.strategies.base import untouched
+from harness.stage import untouched
 from harness.tasks.base import Facts, Task
 
 

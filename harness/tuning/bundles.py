@@ -7,6 +7,10 @@ import math
 from collections.abc import Hashable
 
 from harness.plan import SOURCE, Plan, Trial
+from harness.recipe import SECTIONS
+from harness.registry import plugins
+from harness.stage import Stage
+from harness.strategies.base import Part
 
 # Settings of the loop in which the trials of a bundle may differ.
 _FREE = ("warmup", "schedule", "clip", "keep", "patience")
@@ -24,14 +28,16 @@ def bundle_key(plan: Plan, trial: Trial) -> Hashable:
     """
     settings = trial.recipe["training"]
     rungs = len(plan.prepared.models[trial.task, trial.backbone].rungs)
-    head_only = all(stage["frozen"] == rungs for stage in trial.stages)
-    apart = trial.phase == SOURCE or plan.tasks[trial.task].augments
+    head_only = all(Stage(**stage).only_head(rungs) for stage in trial.stages)
+    known = plugins("strategies", Part)
+    parts = [known[key] for key in trial.recipe if key not in SECTIONS]
+    apart = trial.phase == SOURCE or plan.tasks[trial.task].augments or not all(p.bundles for p in parts)
     if not plan.sweep.resources.share or not head_only or apart:
         return None
     if settings["precision"] == "fp16" or settings["accumulation"] > 1:
         return None
     shared = tuple(sorted((name, value) for name, value in settings.items() if name not in _FREE))
-    stages = tuple((stage["epochs"], stage["frozen"]) for stage in trial.stages)
+    stages = tuple(stage["epochs"] for stage in trial.stages)
     return (trial.task, trial.backbone, trial.phase, stages, shared)
 
 

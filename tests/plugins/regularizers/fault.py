@@ -14,7 +14,9 @@ import ray
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from harness.regularizers.base import Penalty, Regularizer, Weight
+from harness.moments import Setting
+from harness.regularizers.base import Penalty, Regularizer
+from harness.weights import Weight
 
 
 class Fault(Regularizer):
@@ -38,7 +40,7 @@ class Fault(Regularizer):
     process: str = ""
     meet: str = ""
 
-    def bind(self, weights: Sequence[Weight]) -> Any:
+    def bind(self, weights: Sequence[Weight], setting: Setting | None = None) -> Any:
         if self.what == "bind":
             raise LookupError("broken in bind")
         return _Penalty(self, weights)

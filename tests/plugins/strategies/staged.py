@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from harness.strategies.base import Part, Stage
+from harness.stage import Stage
+from harness.strategies.base import Part
 
 
 class Staged(Part):

@@ -1,0 +1,122 @@
+"""What parts of a strategy do while a trial trains: the moments at which the loop asks them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from harness.stage import Stage
+from harness.weights import Weight
+
+if TYPE_CHECKING:
+    import torch
+
+Batch: TypeAlias = dict[str, Any]
+Forward: TypeAlias = Callable[[Batch], Any]
+
+
+class Strategy(Protocol):
+    """A fully specified strategy (`recipe.Recipe`): plug-ins with their settings."""
+
+    @property
+    def optimizer(self) -> Any: ...
+    @property
+    def regularizer(self) -> Any: ...
+    @property
+    def training(self) -> Any: ...
+    @property
+    def parts(self) -> tuple[Any, ...]: ...
+
+
+class Tuned(Protocol):
+    """A model under training.
+
+    Attributes:
+        model: with its head.
+        ladder: its rungs and head (`backbones/ladder.py`).
+        reference: θ⁰ by parameter name, for every pretrained parameter of the ladder.
+        anew: names of ladder parameters whose pretrained values a part has thrown away.
+    """
+
+    model: Any
+    ladder: Any
+    reference: dict[str, torch.Tensor]
+    anew: set[str]
+
+    def __call__(self, batch: Batch) -> Any:
+        """The model's outputs, with the loss where the batch has labels."""
+
+
+class Setting(Protocol):
+    """The trial that a part is bound to.
+
+    Attributes:
+        steps: optimiser steps of all stages together.
+    """
+
+    @property
+    def tuned(self) -> Tuned: ...
+    @property
+    def recipe(self) -> Strategy: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def steps(self) -> int: ...
+
+    def origin(self) -> Any:
+        """The model as it came from disk, on the device, in evaluation; never to be changed."""
+
+    def sample(self, count: int) -> Iterator[Batch]:
+        """Up to `count` training examples, drawn from the trial's seed, as batches on the device; what the
+        frozen rungs give is not among them."""
+
+    def source(self) -> tuple[Any, Iterator[Batch]] | None:
+        """The model of the backbone's source task with that task's head, in evaluation, and batches of that
+        task's training examples, both on the device; None for a backbone without one."""
+
+
+class Moments:
+    """What one part does during one trial. Every method may be left out.
+
+    Random numbers come from torch's global generator, which is the trial's own. What must outlive an
+    interruption is given by `state` and taken back by `load`.
+    """
+
+    def entered(self, index: int, stage: Stage, weights: Sequence[Weight]) -> None:
+        """A stage begins (or goes on after an interruption), in which these weights train."""
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Around forward and backward passes of one step."""
+        return nullcontext()
+
+    def forward(self, inner: Forward, batch: Batch) -> Any:
+        """The outputs of a training step, whose `loss` is what is minimised."""
+        return inner(batch)
+
+    def stepping(self, groups: list[dict[str, Any]]) -> None:
+        """The gradients are there, clipped. They, and the rates of this step alone (`lr` of the optimiser's
+        groups, which also carry `rung`), may be changed."""
+
+    def stepped(self) -> None:
+        """The weights have moved."""
+
+    def scoring(self) -> AbstractContextManager[None]:
+        """Around evaluations; in it the model has the weights that are to be scored, and kept."""
+        return nullcontext()
+
+    def finished(self, score: Callable[[], float]) -> None:
+        """Training is over, the kept weights are in the model.
+
+        Args:
+            score: the primary metric on validation of what is in the model, higher is better.
+        """
+
+    def state(self) -> Mapping[str, Any]:
+        """Tensors and plain values."""
+        return {}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state`."""

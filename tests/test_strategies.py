@@ -1,0 +1,169 @@
+"""Every part of a strategy does what it says, undoes nothing else, and goes on where it was interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import word_task
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness import spec
+from harness.entries import presets
+from harness.errors import InputError
+from harness.plan import Plan, Trial, make_plan
+from harness.prepare import prepare
+from harness.recipe import parse
+from harness.records.paths import ResultPaths
+from harness.registry import plugins
+from harness.strategies.base import Part
+from harness.training.checkpoint import Checkpoints, Progress
+from harness.training.loop import fit
+from harness.training.member import Member
+from harness.training.run import job_of, run_trial
+from harness.training.workspace import Workspace, workspace_of
+
+PARTS = {
+    name: part for name, part in plugins("strategies", Part).items() if part.__module__.startswith("harness.")
+}
+# What a part needs beside its defaults, to do something in a test.
+BESIDE: dict[str, dict[str, Any]] = {"freeze": {"freeze": 2}}
+# Parts that do nothing on tiny-bert, with the tests of them.
+ELSEWHERE: dict[str, str] = {}
+
+every_part = pytest.mark.parametrize("name", sorted(set(PARTS) - set(ELSEWHERE)))
+
+
+def strategy_of(name: str) -> dict[str, Any]:
+    return {name: PARTS[name]().value(), **BESIDE.get(name, {})}
+
+
+@pytest.fixture
+def planned(sweep: Any, tmp_path: Path, words_csv: Path) -> Any:
+    """`planned(strategy, **changes)`: plan and workspace of a sweep of this strategy; six epochs of four
+    steps, with an evaluation in the middle of each."""
+
+    def make(strategy: dict[str, Any], **changes: Any) -> tuple[Plan, Workspace]:
+        defaults: dict[str, Any] = {
+            "strategies": {"one": {"optimizer": {"learning_rate": 3e-3}, **strategy}},
+            "baseline": None,
+            "tasks": [word_task(words_csv, train_size=32)],
+            "training": {
+                "epochs": 6, "batch_size": 8, "max_length": 16, "evaluate_every": 2, "warmup": 0.0,
+                "schedule": "constant", "keep": "last",
+            },
+            "resources": {"checkpoint_seconds": 0},
+        }  # fmt: skip
+        loaded = spec.load(sweep(**{**defaults, **changes}))
+        plan = make_plan(loaded, prepare(loaded))
+        return plan, workspace_of(plan, tmp_path / "results")
+
+    return make
+
+
+def trial_of(plan: Plan) -> Trial:
+    cell = plan.cells[0]
+    return plan.trial(cell, cell.space.default, 0, "tune")
+
+
+def result(plan: Plan, workspace: Workspace, points: int | None = None) -> Any:
+    """What a trial comes to; with `points`, it is abandoned after so many evaluations."""
+    trial = trial_of(plan).as_dict()
+    running = run_trial(trial, workspace)
+    while points is None or points > 0:
+        try:
+            next(running)
+        except StopIteration as ended:
+            record = ended.value
+            workspace.paths.trial(record["trial_id"]).unlink()
+            assert record["status"] == "finished", record["reason"]
+            notes = [note for note in record["notes"] if "kept" in note]
+            return {"notes": notes, **{key: record[key] for key in ("metrics", "curve", "drift", "stages")}}
+        points = None if points is None else points - 1
+    running.close()
+    return None
+
+
+@every_part
+def test_it_trains_exactly_the_weights_that_it_says(name: str, planned: Any, tmp_path: Path) -> None:
+    """What moves is what some stage lets train; all else stays as it came from disk or as it was drawn."""
+    plan, workspace = planned(strategy_of(name))
+    trial = trial_of(plan)
+    job = job_of(trial.as_dict(), workspace, parse(trial.recipe, "one"), torch.device("cpu"))
+    assert any(part.name == name for part in job.recipe.parts), "the part does nothing here"
+    said = {w.name for stage in job.stages for w in job.tuned.weights(stage, job.recipe.parts)}
+    before = {n: p.detach().clone() for n, p in job.tuned.model.named_parameters()}
+    member = Member(job, Progress(), None, Checkpoints(ResultPaths(tmp_path), "t", 1e9))
+    for _ in fit([member]):
+        pass
+    assert member.error is None
+    moved = {n for n, p in job.tuned.model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == said
+    assert moved, "nothing trains"
+
+
+@every_part
+def test_it_leaves_nothing_behind(name: str, planned: Any) -> None:
+    """The same trial gives the same again, and so does one without the part that ran before it."""
+    plain, mine = planned({"freeze": 1}), planned(strategy_of(name))
+    before, first = result(*plain), result(*mine)
+    assert result(*plain) == before
+    assert result(*mine) == first
+    assert not first["notes"]
+
+
+@every_part
+@pytest.mark.parametrize("points", [1, 6])
+def test_it_goes_on_where_it_was_interrupted(name: str, points: int, planned: Any) -> None:
+    """In the middle of an epoch, and so of a stage."""
+    plan, workspace = planned(strategy_of(name))
+    whole = result(plan, workspace)
+    result(plan, workspace, points=points)
+    assert workspace.paths.checkpoint(trial_of(plan).trial_id).exists()
+    assert result(plan, workspace) == whole
+
+
+@every_part
+def test_its_work_is_counted(name: str, planned: Any) -> None:
+    """Some FLOPs, no more than three times what full fine-tuning takes."""
+    flops = trial_of(planned(strategy_of(name))[0]).flops
+    full = trial_of(planned({"freeze": 0})[0]).flops
+    assert 0 < flops <= 3 * full
+
+
+@pytest.mark.parametrize("name", sorted(presets()))
+def test_every_ready_strategy_can_be_planned(name: str, planned: Any) -> None:
+    """By its name alone, with six epochs; it says where it comes from."""
+    plan, _ = planned({}, strategies={"one": {"use": name}})
+    assert trial_of(plan).stages
+    assert presets()[name].source
+
+
+@pytest.mark.timeout(240)
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(
+    parts=st.sets(st.sampled_from(sorted(set(PARTS) - set(ELSEWHERE))), min_size=2, max_size=4),
+    optimizer=st.sampled_from(["adamw", "sgd"]),
+    regularizer=st.sampled_from([None, "l2", "l2-sp"]),
+)
+def test_parts_go_together_or_say_why_not(
+    parts: set[str], optimizer: str, regularizer: str | None, planned: Any
+) -> None:
+    """Whatever is composed: it is refused when the file is read, at the place of one of them, with a reason;
+    or it trains to its end."""
+    strategy: dict[str, Any] = {"optimizer": {"name": optimizer, "learning_rate": 1e-3}}
+    for name in sorted(parts):
+        strategy |= strategy_of(name)
+    if regularizer is not None:
+        strategy["regularizer"] = regularizer
+    try:
+        plan, workspace = planned(strategy)
+    except InputError as error:
+        for mistake in error.mistakes:
+            assert mistake.place.startswith("strategies.one"), mistake
+            assert mistake.reason
+        return
+    assert result(plan, workspace)["curve"]
