@@ -17,7 +17,7 @@ test: check
 	$(BIN)/python -m pytest -x -n 2 --dist loadfile
 
 # Faults injected for real, for minutes: kills, lost nodes, full disks.
-chaos: $(VENV)/.dev
+chaos: $(VENV)/.chaos
 	$(BIN)/python -m pytest -x -m chaos -n 2 --dist loadfile
 
 # The quality gate: style, types, and that imports go one way.
@@ -35,6 +35,7 @@ audit: $(VENV)/.dev
 # The pages that are made from the registry.
 docs: $(VENV)/.dev
 	$(BIN)/python docs/systems.py
+	$(BIN)/python docs/strategies.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -53,6 +54,11 @@ $(VENV)/.systems: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(INSTALL) -e ".[dev]"
+	touch $@
+
+# With what a job server needs, of which each Ray would start a part.
+$(VENV)/.chaos: $(VENV)/.dev
+	$(INSTALL) -e ".[cluster]"
 	touch $@
 
 clean:

@@ -26,6 +26,7 @@ from harness.backbones.flops import forward_flops, training_flops
 from harness.backbones.ladder import Ladder, base_of, build_ladder, reset_head
 from harness.errors import InputError, Mistake
 from harness.registry import plugins
+from harness.stage import Stage
 
 TEXT = ["bert", "roberta", "distilbert", "deberta-v2", "gpt2", "llama"]
 AUTO = "AutoModelForSequenceClassification"
@@ -639,6 +640,10 @@ def test_flops_grow_with_the_length(family: str, case: Any) -> None:
 
 def test_training_costs_two_forward_passes_more_for_what_trains() -> None:
     flops = [1.0, 10.0, 100.0, 1000.0]
-    assert training_flops(flops, 0) == 3 * 1111
-    assert training_flops(flops, 2) == 1111 + 2 * 1100
-    assert training_flops(flops, 3) == 1111 + 2 * 1000
+    assert training_flops(flops, Stage(1)) == 3 * 1111
+    assert training_flops(flops, Stage(1, 2)) == 1111 + 2 * 1100
+    assert training_flops(flops, Stage(1, 3)) == 1111 + 2 * 1000
+    # gradients pass through what lies above a band, and few weights need few products
+    assert training_flops(flops, Stage(1, 1, upto=2)) == 1111 + 1110 + 1010
+    assert training_flops(flops, Stage(1, 0, upto=1, head=False)) == 1111 + 1111 + 1
+    assert training_flops(flops, Stage(1, 0, sparse=True)) == 1111 + 1111 + 1000

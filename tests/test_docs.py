@@ -149,3 +149,11 @@ def test_the_page_of_systems_is_what_the_registry_and_the_sweeps_say() -> None:
 
     made = runpy.run_path(str(DOCS / "systems.py"))["page"]()
     assert (DOCS / "systems.md").read_text(encoding="utf-8") == made
+
+
+def test_the_page_of_strategies_is_what_their_docstrings_say() -> None:
+    """`make docs` writes it."""
+    import runpy
+
+    made = runpy.run_path(str(DOCS / "strategies.py"))["page"]()
+    assert (DOCS / "strategies.md").read_text(encoding="utf-8") == made

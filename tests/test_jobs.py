@@ -307,6 +307,7 @@ def test_nothing_is_submitted_of_a_sweep_with_mistakes(sweep: Any, capsys: Any) 
     assert "no place that every node sees" in capsys.readouterr().err
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("verb", ["submit", "status", "logs", "stop"])
 def test_an_address_where_nobody_answers(sweep: Any, capsys: Any, verb: str) -> None:
     pytest.importorskip("aiohttp_cors")
