@@ -20,9 +20,9 @@ _HEAD = """# Strategies
 
 *Written by `make docs` from the docstrings of the plug-ins; a test holds it against them.*
 
-A strategy is a composition: any of the *parts* below, one optimiser, at most one regulariser, and settings of the
-loop (`training:`). What is not said is its published default. Parts go together unless they decide the same thing,
-or one of them says why not; either is told when the file is read.
+A strategy is a composition: any of the *parts* below, one optimiser, at most one regulariser, and settings of
+the loop (`training:`). What is not said is its published default. Parts go together unless they decide the same
+thing, or one of them says why not; either is told when the file is read.
 
 ```yaml
 strategies:
@@ -31,8 +31,8 @@ strategies:
   mine:        {lp-ft: 1, layer-decay: {grid: [0.8, 0.95]}, regularizer: {name: l2-sp, strength: 0.01}}
 ```
 
-Every trial minimises `L(θ) + λ·R(θ)`; θ⁰ are the pretrained weights, a *rung* is a part of the ladder from input to
-output, the *head* lies outside it. Adding one is adding a file: [design.md](design.md).
+Every trial minimises `L(θ) + λ·R(θ)`; θ⁰ are the pretrained weights, a *rung* is a part of the ladder from
+input to output, the *head* lies outside it. Adding one is adding a file: [design.md](design.md).
 """
 
 
