@@ -21,8 +21,8 @@ _HEAD = """# Strategies
 *Written by `make docs` from the docstrings of the plug-ins; a test holds it against them.*
 
 A strategy is a composition: any of the *parts* below, one optimiser, at most one regulariser, and settings of
-the loop (`training:`). What is not said is its published default. Parts go together unless they decide the same
-thing, or one of them says why not; either is told when the file is read.
+the loop (`training:`). What is not said is its published default. Parts go together unless they decide the
+same thing, or one of them says why not; either is told when the file is read.
 
 ```yaml
 strategies:
