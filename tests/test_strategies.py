@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,27 +42,48 @@ def strategy_of(name: str) -> dict[str, Any]:
     return {name: PARTS[name]().value(), **BESIDE.get(name, {})}
 
 
-@pytest.fixture
-def planned(sweep: Any, tmp_path: Path, words_csv: Path) -> Any:
-    """`planned(strategy, **changes)`: plan and workspace of a sweep of this strategy; six epochs of four
-    steps, with an evaluation in the middle of each."""
+@pytest.fixture(scope="module")
+def planned(models: Any, words_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`planned(strategy, **changes)`: plan and workspace of a sweep of this strategy: five epochs of three
+    steps, with an evaluation after every second step. The same one is planned once."""
+    made: dict[str, tuple[Plan, Workspace]] = {}
 
     def make(strategy: dict[str, Any], **changes: Any) -> tuple[Plan, Workspace]:
-        defaults: dict[str, Any] = {
+        content: dict[str, Any] = {
+            "name": "small",
+            "backbones": [{"name": "tiny", "path": str(models("bert"))}],
+            "tasks": [word_task(words_csv, train_size=24, validation_size=16)],
             "strategies": {"one": {"optimizer": {"learning_rate": 3e-3}, **strategy}},
-            "baseline": None,
-            "tasks": [word_task(words_csv, train_size=32)],
             "training": {
-                "epochs": 6, "batch_size": 8, "max_length": 16, "evaluate_every": 2, "warmup": 0.0,
+                "epochs": 5, "batch_size": 8, "max_length": 16, "evaluate_every": 2, "warmup": 0.0,
                 "schedule": "constant", "keep": "last",
             },
+            "seeds": {"tune": 1, "confirm": 0},
             "resources": {"checkpoint_seconds": 0},
-        }  # fmt: skip
-        loaded = spec.load(sweep(**{**defaults, **changes}))
-        plan = make_plan(loaded, prepare(loaded))
-        return plan, workspace_of(plan, tmp_path / "results")
+        } | changes  # fmt: skip
+        key = json.dumps(content)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("strategy")
+            (folder / "sweep.yaml").write_text(key)  # YAML holds JSON
+            loaded = spec.load(folder / "sweep.yaml")
+            plan = make_plan(loaded, prepare(loaded))
+            made[key] = plan, workspace_of(plan, folder / "results")
+        return made[key]
 
     return make
+
+
+@pytest.fixture(scope="module")
+def whole(planned: Any) -> Any:
+    """`whole(name)`: what a trial with a part comes to when nothing disturbs it; run once."""
+    made: dict[str, Any] = {}
+
+    def run(name: str) -> Any:
+        if name not in made:
+            made[name] = result(*planned(strategy_of(name)))
+        return made[name]
+
+    return run
 
 
 def trial_of(plan: Plan) -> Trial:
@@ -106,24 +128,22 @@ def test_it_trains_exactly_the_weights_that_it_says(name: str, planned: Any, tmp
 
 
 @every_part
-def test_it_leaves_nothing_behind(name: str, planned: Any) -> None:
-    """The same trial gives the same again, and so does one without the part that ran before it."""
-    plain, mine = planned({"freeze": 1}), planned(strategy_of(name))
-    before, first = result(*plain), result(*mine)
-    assert result(*plain) == before
-    assert result(*mine) == first
+def test_it_leaves_nothing_behind(name: str, planned: Any, whole: Any) -> None:
+    """The same trial gives the same again, and so does another that had run before it."""
+    first, other = whole(name), whole("freeze")
+    assert result(*planned(strategy_of(name))) == first
+    assert result(*planned(strategy_of("freeze"))) == other
     assert not first["notes"]
 
 
 @every_part
 @pytest.mark.parametrize("points", [1, 6])
-def test_it_goes_on_where_it_was_interrupted(name: str, points: int, planned: Any) -> None:
+def test_it_goes_on_where_it_was_interrupted(name: str, points: int, planned: Any, whole: Any) -> None:
     """In the middle of an epoch, and so of a stage."""
     plan, workspace = planned(strategy_of(name))
-    whole = result(plan, workspace)
     result(plan, workspace, points=points)
     assert workspace.paths.checkpoint(trial_of(plan).trial_id).exists()
-    assert result(plan, workspace) == whole
+    assert result(plan, workspace) == whole(name)
 
 
 @every_part
@@ -136,7 +156,7 @@ def test_its_work_is_counted(name: str, planned: Any) -> None:
 
 @pytest.mark.parametrize("name", sorted(presets()))
 def test_every_ready_strategy_can_be_planned(name: str, planned: Any) -> None:
-    """By its name alone, with six epochs; it says where it comes from."""
+    """By its name alone; it says where it comes from."""
     plan, _ = planned({}, strategies={"one": {"use": name}})
     assert trial_of(plan).stages
     assert presets()[name].source
