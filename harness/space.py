@@ -254,16 +254,21 @@ def malformed(tree: Any, place: str = "") -> dict[Path, InputError]:
     for path, node in walk(tree):
         here = ".".join((place, *path) if place else path)
         try:
-            axis = parse(node, here)
+            parse(node, here)
         except InputError as error:
             found[path] = error
-            continue
-        if axis is not None and axis.how in LISTS:
-            for index, option in enumerate(node[axis.how]):
-                way = (axis.how, str(index))
-                inner = malformed(option, ".".join((here, *way)))
-                found |= {(*path, *way, *rest): error for rest, error in inner.items()}
+        for way, option in _options(node):
+            inner = malformed(option, ".".join((here, *way)))
+            found |= {(*path, *way, *rest): error for rest, error in inner.items()}
     return found
+
+
+def _options(node: Any) -> Iterator[tuple[Path, Any]]:
+    """The options of a list of them, each with the path to it."""
+    if _is_only(node, LISTS):
+        how, options = next(iter(node.items()))
+        for index, option in enumerate(options if isinstance(options, list) else ()):
+            yield (how, str(index)), option
 
 
 def spaces(tree: Any, place: str = "") -> dict[Path, Space]:
@@ -303,9 +308,8 @@ def fill(tree: Tree, values: Mapping[Path, Any]) -> Tree:
     def copy(node: Any, path: Path) -> Any:
         if path in values:
             return values[path]
-        if _is_only(node, LISTS) and isinstance(options := next(iter(node.values())), list):
-            way = (*path, next(iter(node)))
-            return {way[-1]: [copy(option, (*way, str(index))) for index, option in enumerate(options)]}
+        if options := list(_options(node)):
+            return {next(iter(node)): [copy(option, (*path, *way)) for way, option in options]}
         if isinstance(node, Mapping):
             children = {key: copy(child, (*path, str(key))) for key, child in node.items()}
             return {key: child for key, child in children.items() if child is not OMIT}

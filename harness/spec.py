@@ -393,6 +393,9 @@ def resolved(sweep: Sweep) -> Tree:
             }
         }
 
+    defaults = dict(sweep.defaults)
+    if "optimizer" not in sweep.document.content:
+        defaults.pop("optimizer", None)  # the reader adds it last: the order of axes decides what is drawn
     search = section("algorithm", sweep.search)
     if sweep.scheduler is not None:
         search["scheduler"] = section("name", sweep.scheduler)
@@ -400,7 +403,7 @@ def resolved(sweep: Sweep) -> Tree:
         "name": sweep.name,
         "backbones": [backbone(entry) for entry in sweep.backbones],
         "tasks": [task(entry) for entry in sweep.tasks],
-        **sweep.defaults,
+        **defaults,
         "strategies": {
             entry.name: {**({"use": entry.use} if entry.use else {}), **entry.settings}
             for entry in sweep.strategies

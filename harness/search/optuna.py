@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import sqlite3
+import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path as FilePath
@@ -99,9 +100,11 @@ class _Study:
         sampler: optuna.samplers.BaseSampler
         if settings.sampler == "tpe":
             nested = any(axis.when is not None for axis in space.axes.values())
-            sampler = optuna.samplers.TPESampler(
-                seed=seed, multivariate=True, group=nested, constant_liar=True
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group` is one
+                sampler = optuna.samplers.TPESampler(
+                    seed=seed, multivariate=True, group=nested, constant_liar=True
+                )
         else:
             sampler = optuna.samplers.RandomSampler(seed=seed)
         self._study = optuna.create_study(
