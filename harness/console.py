@@ -21,6 +21,7 @@ from harness.plan import Cell, Plan, Trial, count, notes, predicted
 from harness.records import remote
 from harness.records.paths import ResultPaths
 from harness.records.record import FAILURES
+from harness.space import Path, Space
 from harness.tuning.campaign import Event
 
 if TYPE_CHECKING:
@@ -95,9 +96,7 @@ def show_plan(console: Console, plan: Plan, rate: float | None, concurrent: floa
 
 
 def _plan_row(cell: Cell, plan: Plan) -> list[str]:
-    axes = ", ".join(
-        f"{'.'.join(path)} {axis.how} {list(axis.values)}" for path, axis in cell.space.axes.items()
-    )
+    axes = ", ".join(_axis(path, axis) for path, axis in cell.space.axes.items())
     tune, confirm = cell.budget * plan.sweep.seeds.tune, plan.sweep.seeds.confirm
     repeated = f" (+{cell.repeated} equal)" if cell.repeated else ""
     return [
@@ -109,6 +108,12 @@ def _plan_row(cell: Cell, plan: Plan) -> list[str]:
         str(confirm),
         axes or "—",
     ]
+
+
+def _axis(path: Path, axis: Space) -> str:
+    """`regularizer.strength loguniform [0.001, 1.0] if regularizer=l2-sp`."""
+    when = "" if axis.when is None else f" if {'.'.join(axis.when[0])}={axis.when[1]}"
+    return f"{'.'.join(path)} {axis.how} {list(axis.values)}{when}"
 
 
 def _text(words: str) -> Text:

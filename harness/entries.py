@@ -149,13 +149,7 @@ def _entry(node: Any, place: str) -> Tree:
 
 def _label(chosen: Mapping[Path, Any]) -> str:
     """`depth=3,regularizer=(name=l2,strength=0.1)`: what tells one of `each` from the others."""
-
-    def shown(value: Any) -> str:
-        if isinstance(value, Mapping):
-            return f"({','.join(f'{key}={shown(child)}' for key, child in value.items())})"
-        return f"({','.join(map(shown, value))})" if isinstance(value, list) else str(value)
-
-    return ",".join(f"{path[-1]}={shown(value)}" for path, value in chosen.items())
+    return ",".join(f"{path[-1]}={space.shown(value)}" for path, value in chosen.items())
 
 
 def read_tasks(node: Any, place: str, bases: list[FilePath]) -> list[TaskEntry]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from harness import space
+from harness import axes, space
 from harness.backbones.flops import training_flops
 from harness.cache import digest
 from harness.entries import BackboneEntry, StrategyEntry, TaskEntry
@@ -19,7 +19,7 @@ from harness.prepare import ModelFacts, Prepared
 from harness.recipe import Recipe, parse
 from harness.records.record import finite
 from harness.search.base import SearchSpace, Values
-from harness.space import Tree
+from harness.space import Path, Space, Tree
 from harness.spec import Sweep, search_space
 from harness.tasks.base import Task
 
@@ -81,8 +81,18 @@ class Cell:
     flops: float = 0.0
 
     def values_of(self, hyperparameters: Mapping[str, Any]) -> Values:
-        """The inverse of `Trial.hyperparameters`."""
-        return {path: hyperparameters[".".join(path)] for path in self.space.axes}
+        """The inverse of `Trial.hyperparameters`.
+
+        Raises: KeyError if they are of another space: an axis has no value there, or a label that it lacks.
+        """
+
+        def given(path: Path, axis: Space) -> Any:
+            value = hyperparameters[".".join(path)]
+            if axis.labelled and value not in axis.values:
+                raise KeyError(value)
+            return value
+
+        return axes.configuration(self.space.axes, given)
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,9 @@ def _trials(
 ) -> list[Trial]:  # fmt: skip
     """What a recipe takes to read is shared by its seeds: a plan of many trials is mostly made of this."""
     model = prepared.models[cell.task, cell.backbone]
-    recipe = parse(space.fill(cell.tree, values), cell.strategy).canonical(len(model.rungs))
+    recipe = parse(axes.settings(cell.tree, cell.space.axes, values), cell.strategy).canonical(
+        len(model.rungs)
+    )
     source = sources.get(cell.backbone)
     settings = recipe.as_dict()
     named = hyperparameters(values)
@@ -168,7 +180,7 @@ def _trials(
 
 
 def hyperparameters(values: Values) -> dict[str, Any]:
-    """Values by the dotted names under which records and reports show them."""
+    """Values by the dotted names under which records and reports show them: of the axes that are there."""
     return {".".join(path): value for path, value in values.items()}
 
 
@@ -202,10 +214,10 @@ def make_plan(sweep: Sweep, prepared: Prepared) -> Plan:
 
 def _cell(sweep: Sweep, task: TaskEntry, backbone: BackboneEntry, strategy: StrategyEntry) -> Cell:
     tree = sweep.tree(task, strategy)
-    axes = search_space(tree, strategy)
+    found = search_space(tree, strategy)
     name = digest([task.name, backbone.name, strategy.name], 12)
-    budget = sweep.search.budget(axes)
-    return Cell(name, task.name, backbone.name, strategy.name, tree, axes, budget, None)
+    budget = sweep.search.budget(found)
+    return Cell(name, task.name, backbone.name, strategy.name, tree, found, budget, None)
 
 
 def _distinct(plan: Plan, cell: Cell, users: dict[str, list[str]]) -> Cell:
@@ -341,7 +353,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
                 "budget": cell.budget * sweep.seeds.tune,
                 "configurations": cell.budget,
                 "repeated": cell.repeated,
-                "space": {".".join(path): axis.as_dict() for path, axis in cell.space.axes.items()},
+                "space": {".".join(path): _axis(axis) for path, axis in cell.space.axes.items()},
                 "default": {".".join(path): value for path, value in cell.space.default.items()},
                 "trials": list(cell.trials),
             }
@@ -352,6 +364,12 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "predicted": predicted(plan),
         "notes": notes(plan),
     }
+
+
+def _axis(axis: Space) -> dict[str, Any]:
+    """An axis by the values that trials have on it, and what must be chosen for it to be there."""
+    when = {} if axis.when is None else {"when": hyperparameters(dict([axis.when]))}
+    return {axis.how: list(axis.values), **when}
 
 
 def _best(task: Task) -> float | None:

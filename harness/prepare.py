@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import space
+from harness import axes, space
 from harness.backbones.base import share_padding
 from harness.backbones.family import NoLadderError
 from harness.backbones.flops import forward_flops
@@ -19,7 +19,7 @@ from harness.backbones.ladder import build_ladder
 from harness.entries import BackboneEntry, StrategyEntry, TaskEntry
 from harness.errors import InputError, Mistake, Mistakes, bad
 from harness.recipe import Training, parse
-from harness.spec import Sweep, origin
+from harness.spec import Sweep, placed
 from harness.tasks.base import LENGTH, Facts, Task
 
 _SAMPLE = 8  # examples on which FLOPs are counted
@@ -116,8 +116,8 @@ def _looked_at(sweep: Sweep) -> Iterator[tuple[TaskEntry, BackboneEntry, Sequenc
 def _training(sweep: Sweep, task: TaskEntry, strategy: StrategyEntry) -> Training:
     """The loop's settings of a strategy, for what no strategy changes."""
     tree = sweep.tree(task, strategy)
-    first = {path: axis.probes()[0] for path, axis in space.spaces(tree).items()}
-    return parse(space.fill(tree, first), "").training
+    found = space.spaces(tree)
+    return parse(axes.settings(tree, found, next(axes.probes(found))), "").training
 
 
 def model_facts(
@@ -168,17 +168,13 @@ def _check_recipes(
 ) -> None:
     """What the model cannot do with any of the strategy's values, told where they stand."""
     tree = sweep.tree(task, strategy)
-    axes = space.spaces(tree)
-    first = {path: axis.probes()[0] for path, axis in axes.items()}
-    probes = [first, *({**first, path: probe} for path, axis in axes.items() for probe in axis.probes())]
-    for values in probes:
+    found = space.spaces(tree)
+    for values in axes.probes(found):
         try:
-            recipe = parse(space.fill(tree, values), "")
+            recipe = parse(axes.settings(tree, found, values), "")
             recipe.check(len(model.rungs), "")
             if model.needs_company and recipe.training.batch_size < 2 * recipe.training.accumulation:
                 reason = "leaves pieces of one example, and the model's BatchNorm needs two at a time"
                 raise bad("training.batch_size", reason)
         except InputError as error:
-            for found in error.mistakes:
-                place = origin(found.place.strip("."), task, strategy)
-                mistakes.add(place, found.reason, found.hint)
+            mistakes.extend(placed(error.mistakes, found, values, task, strategy))

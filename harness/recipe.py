@@ -22,6 +22,8 @@ from harness.stage import Stage
 from harness.strategies.base import Part
 
 DEFAULT_OPTIMIZER = "adamw"
+# The sections that name a plug-in, and the one that is meant where none is named.
+PLUGINS = {"optimizer": DEFAULT_OPTIMIZER, "regularizer": None}
 SECTIONS = ("optimizer", "regularizer", "training")
 # No model has as many blocks: what cannot be right on this ladder is wrong at sight.
 LONGEST_LADDER = 10**6
@@ -212,9 +214,9 @@ def default_of(tree: Tree, path: tuple[str, ...]) -> Any:
     if section == "training":
         model = Training
     elif section == "optimizer":
-        model = _named_model("optimizers", Optimizer, named(tree.get(section), DEFAULT_OPTIMIZER))
+        model = plugins("optimizers", Optimizer).get(plugin_of(section, tree.get(section)) or "")
     elif section == "regularizer":
-        model = _named_model("regularizers", Regularizer, named(tree.get(section)))
+        model = plugins("regularizers", Regularizer).get(plugin_of(section, tree.get(section)) or "")
     else:
         model = plugins("strategies", Part)[section]
         if not rest:
@@ -223,6 +225,9 @@ def default_of(tree: Tree, path: tuple[str, ...]) -> Any:
     return None if field is None or field.is_required() else field.get_default(call_default_factory=True)
 
 
-def _named_model(kind: str, base: Any, section: Any) -> Any:
-    name = section.get("name") if isinstance(section, dict) else None
-    return plugins(kind, base).get(name) if isinstance(name, str) else None
+def plugin_of(section: str, settings: Any) -> str | None:
+    """The name of the plug-in that the settings of a section are for; None if that is none, or not said."""
+    default = PLUGINS.get(section)
+    long = named(settings, default)
+    name = long.get("name") if isinstance(long, dict) else default
+    return name if isinstance(name, str) else None

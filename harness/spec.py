@@ -8,21 +8,31 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from harness import document, entries, space
+from harness import axes, document, entries, space
+from harness.axes import Axes, Values
 from harness.document import Document
 from harness.entries import BackboneEntry, SourceEntry, StrategyEntry, TaskEntry
-from harness.errors import InputError, Mistakes, bad, nearest
-from harness.recipe import DEFAULT_OPTIMIZER, SECTIONS, configured, default_of, named, parse
+from harness.errors import InputError, Mistake, Mistakes, bad, nearest
+from harness.recipe import (
+    DEFAULT_OPTIMIZER,
+    PLUGINS,
+    SECTIONS,
+    configured,
+    default_of,
+    named,
+    parse,
+    plugin_of,
+)
 from harness.registry import Plugin, build, find
 from harness.search.base import Scheduler, Search, SearchSpace
-from harness.space import Tree
+from harness.space import Path, Space, Tree
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -276,11 +286,27 @@ def search_space(tree: Tree, strategy: StrategyEntry) -> SearchSpace:
 
     Raises: InputError for malformed spaces.
     """
-    axes = space.spaces(tree, strategy.name)
-    published = {path: node for path, node in space.walk(strategy.preset) if not isinstance(node, Mapping)}
-    return SearchSpace(
-        axes, {p: axis.nearest(published.get(p, default_of(tree, p))) for p, axis in axes.items()}
-    )
+    found = space.spaces(tree, strategy.name)
+
+    def default(path: Path, axis: Space) -> Any:
+        around = axes.settings(tree, found, axes.needed(found, path))
+        return _published(axis, around, strategy.preset)
+
+    return SearchSpace(found, axes.configuration(found, default))
+
+
+def _published(axis: Space, tree: Tree, preset: Mapping[str, Any]) -> Any:
+    """The published default of an axis, moved into it, where its options have come to this tree."""
+    section = axis.at[0]
+    ready = plugin_of(section, preset.get(section))
+    if axis.labelled and len(axis.at) == 1 and section in PLUGINS:
+        options = ((value, axis.meaning(value)) for value in axis.values)
+        named = (v for v, o in options if not space.is_space(o) and plugin_of(section, o) == ready)
+        return next(named, axis.values[0])
+    leaves = {path: node for path, node in space.walk(preset) if not isinstance(node, Mapping)}
+    if axis.when is not None and plugin_of(section, tree[section]) != ready:
+        leaves = {}  # what a ready strategy says of one plug-in is not said of another
+    return axis.nearest(leaves.get(axis.at, default_of(tree, axis.at)))
 
 
 def check_strategy(sweep: Sweep, task: TaskEntry | None, strategy: StrategyEntry) -> None:
@@ -290,24 +316,33 @@ def check_strategy(sweep: Sweep, task: TaskEntry | None, strategy: StrategyEntry
     """
     tree = sweep.tree(task, strategy)
     mistakes = Mistakes()
-    axes, malformed = space.scan(tree)
+    malformed = space.malformed(tree)
     for error in malformed.values():
-        mistakes.extend(error.mistakes)
+        mistakes.extend(placed(error.mistakes, {}, {}, task, strategy))
     tree = space.fill(tree, dict.fromkeys(malformed, space.OMIT))
-    first = {path: axis.probes()[0] for path, axis in axes.items()}
-    with mistakes.collecting():
-        parse(space.fill(tree, first), "")
-    for path, axis in axes.items():
-        for probe in axis.probes()[1:]:
-            with mistakes.collecting():
-                parse(space.fill(tree, {**first, path: probe}), "")
+    found: dict[Path, Space] = {}
+    try:
+        found = space.spaces(tree)
+    except InputError:  # options that differed in what is left out
+        mistakes.raise_any()
+    for values in axes.probes(found):
+        try:
+            parse(axes.settings(tree, found, values), "")
+        except InputError as error:
+            mistakes.extend(placed(error.mistakes, found, values, task, strategy))
     if not mistakes and (reason := sweep.search.reason_against(search_space(tree, strategy))):
-        mistakes.add("", reason)
-    found = Mistakes()
+        mistakes.add(origin("", task, strategy), reason)
+    mistakes.raise_any()
+
+
+def placed(
+    mistakes: Iterable[Mistake], found: Axes, values: Values, task: TaskEntry | None, strategy: StrategyEntry
+) -> Iterator[Mistake]:
+    """Mistakes in the settings of a configuration, at the places where these were written."""
     for mistake in mistakes:
         inner = mistake.place.strip(".")
-        found.add(origin(inner, task, strategy), mistake.reason, mistake.hint)
-    found.raise_any()
+        path = axes.written(found, values, tuple(inner.split(".")))
+        yield replace(mistake, place=origin(".".join(path), task, strategy))
 
 
 def origin(inner: str, task: TaskEntry | None, strategy: StrategyEntry) -> str:
@@ -315,6 +350,9 @@ def origin(inner: str, task: TaskEntry | None, strategy: StrategyEntry) -> str:
 
     def holds(tree: Any) -> bool:
         for key in inner.split("."):
+            if isinstance(tree, list) and key.isdecimal() and int(key) < len(tree):
+                tree = tree[int(key)]
+                continue
             if not isinstance(tree, Mapping) or key not in tree:
                 return tree is not None and not isinstance(tree, Mapping) and key in space.HOWS
             tree = tree[key]
@@ -355,6 +393,9 @@ def resolved(sweep: Sweep) -> Tree:
             }
         }
 
+    defaults = dict(sweep.defaults)
+    if "optimizer" not in sweep.document.content:
+        defaults.pop("optimizer", None)  # the reader adds it last: the order of axes decides what is drawn
     search = section("algorithm", sweep.search)
     if sweep.scheduler is not None:
         search["scheduler"] = section("name", sweep.scheduler)
@@ -362,7 +403,7 @@ def resolved(sweep: Sweep) -> Tree:
         "name": sweep.name,
         "backbones": [backbone(entry) for entry in sweep.backbones],
         "tasks": [task(entry) for entry in sweep.tasks],
-        **sweep.defaults,
+        **defaults,
         "strategies": {
             entry.name: {**({"use": entry.use} if entry.use else {}), **entry.settings}
             for entry in sweep.strategies

@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.analysis.cells import Configuration
@@ -24,10 +24,37 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Importance:
-    """Attributes: `share` of the variance of scores by axis, largest first; they add up to 1."""
+    """Attributes:
+    share: of the variance of scores by axis, largest first; they add up to 1.
+    configurations: number of those that it is the variance of.
+    where: the value that they all have on an axis, if not all configurations are meant.
+    left_out: axes that only some of them have.
+    """
 
     share: Mapping[str, float]
     configurations: int
+    where: Mapping[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+
+
+def importances(
+    space: Mapping[str, Mapping[str, Any]], configurations: Sequence[Configuration], sign: int
+) -> list[Importance]:
+    """Over all configurations, of the axes that all of them have; then, for every value on which axes hang,
+    over the configurations with this value, if those axes vary."""
+    found: list[Importance] = []
+    conditions: list[Mapping[str, Any]] = [{}]
+    conditions += [d["when"] for d in space.values() if "when" in d]
+    for place, where in enumerate(conditions):
+        there = [c for c in configurations if all(c.hyperparameters.get(a) == v for a, v in where.items())]
+        if where in conditions[:place] or (where and len(there) == len(configurations)):
+            continue
+        shared = {a: d for a, d in space.items() if all(a in c.hyperparameters for c in there)}
+        one = importance(shared, there, sign)
+        if one is not None and (not where or any(space[axis].get("when") == where for axis in one.share)):
+            some = {axis for c in there for axis in c.hyperparameters} - shared.keys()
+            found.append(replace(one, where=where, left_out=tuple(a for a in space if a in some)))
+    return found
 
 
 def importance(
@@ -45,7 +72,6 @@ def importance(
         )
         is not None
     }
-    # an axis that hangs on another's value is not in every configuration: only whole ones can be compared
     whole = [c for c in scored if all(axis in c.hyperparameters for axis in axes)]
     if len(axes) < 2 or len(whole) < MIN_CONFIGURATIONS or len({c.validation for c in whole}) < 2:
         return None

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path as FilePath
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import ClassVar, Protocol
 
 from pydantic import Field
 
+from harness import axes
+from harness.axes import Axes
+from harness.axes import Values as Values
 from harness.registry import Plugin
-from harness.space import Path, Space
-
-Values: TypeAlias = dict[Path, Any]
 
 
 def key(values: Values) -> str:
@@ -51,16 +50,15 @@ class Asker(Protocol):
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The axes of a cell and the published default on each, moved into the axis."""
+    """The axes of a cell, and the published default on each that it has, moved into the axis."""
 
-    axes: Mapping[Path, Space]
+    axes: Axes
     default: Values
 
     @property
     def size(self) -> int | None:
         """Number of configurations; None if some axis is continuous."""
-        sizes = [axis.size for axis in self.axes.values()]
-        return None if None in sizes else prod(size for size in sizes if size is not None)
+        return axes.size(self.axes)
 
 
 class Search(Plugin):

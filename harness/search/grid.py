@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Sequence
 from pathlib import Path as FilePath
 from typing import ClassVar
 
+from harness.axes import every
 from harness.search.base import Asker, Listed, Search, SearchSpace, Values, key
 
 MAX_SIZE = 100_000
@@ -28,9 +28,7 @@ class Grid(Search):
         return ""
 
     def configurations(self, space: SearchSpace, cell: str) -> list[Values]:
-        options = [axis.options() for axis in space.axes.values()]
-        every = [dict(zip(space.axes, values, strict=True)) for values in itertools.product(*options)]
-        rest = [values for values in every if key(values) != key(space.default)]
+        rest = [values for values in every(space.axes) if key(values) != key(space.default)]
         keep = self.budget(space) - 1
         if keep < len(rest):
             kept = set(random.Random(f"{self.seed}:{cell}").sample(range(len(rest)), keep))

@@ -4,14 +4,16 @@ import errno
 import hashlib
 import json
 import sqlite3
+import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path as FilePath
 from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from harness.axes import configuration
 from harness.search.base import Asker, Outcome, Search, SearchSpace, Values, key
-from harness.space import Space
+from harness.space import Path, Space
 
 if TYPE_CHECKING:
     import optuna
@@ -27,11 +29,14 @@ _NO_FAULT = ("database is locked", "disk is full", "unable to open")
 class Optuna(Search):
     """One Optuna study per cell, in `optuna.db` below the results, which optuna-dashboard opens.
 
+    Define-by-run: an axis that stands inside an option is suggested in the trials that choose the option.
+
     Trials that the scheduler stopped are told as pruned, failed and diverged ones as failed.
 
     Attributes:
         sampler: `tpe` (multivariate, with constant liar, pinned here because Optuna's defaults changed in
-            version 5) or `random`.
+            version 5; where axes stand inside options, each group of axes that occur together is modelled by
+            itself) or `random`.
     """
 
     name: ClassVar[str] = "optuna"
@@ -94,7 +99,12 @@ class _Study:
         seed = (settings.seed + 1_000_003 * max(done, len(known))) % 2**32
         sampler: optuna.samplers.BaseSampler
         if settings.sampler == "tpe":
-            sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+            nested = any(axis.when is not None for axis in space.axes.values())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group` is one
+                sampler = optuna.samplers.TPESampler(
+                    seed=seed, multivariate=True, group=nested, constant_liar=True
+                )
         else:
             sampler = optuna.samplers.RandomSampler(seed=seed)
         self._study = optuna.create_study(
@@ -107,7 +117,7 @@ class _Study:
         )
         self._sign = 1.0 if higher_is_better else -1.0
         self._budget = settings.budget(space)
-        self._axes = {".".join(path): (path, axis) for path, axis in space.axes.items()}
+        self._axes = space.axes
         if not self._study.trials and space.axes:
             for values in known or [space.default]:
                 self._study.enqueue_trial(self._named(values))
@@ -119,9 +129,9 @@ class _Study:
     def _named(self, values: Values) -> dict[str, Any]:
         """A configuration as Optuna knows it."""
         named = {}
-        for label, (path, axis) in self._axes.items():
-            choices = self._choices(axis)
-            named[label] = choices[_index(axis, values[path])] if choices else values[path]
+        for path, value in values.items():
+            choices = self._choices(self._axes[path])
+            named[".".join(path)] = choices[self._axes[path].index(value)] if choices else value
         return named
 
     @staticmethod
@@ -134,8 +144,8 @@ class _Study:
         plain = all(isinstance(value, (str, int, float, bool, NoneType)) for value in values)
         return values if plain and len(set(values)) == len(values) else [json.dumps(v) for v in values]
 
-    def _suggest(self, trial: optuna.Trial, label: str, axis: Space) -> Any:
-        choices = self._choices(axis)
+    def _suggest(self, trial: optuna.Trial, path: Path, axis: Space) -> Any:
+        label, choices = ".".join(path), self._choices(axis)
         if choices:
             return axis.values[choices.index(trial.suggest_categorical(label, choices))]
         low, high = axis.values
@@ -152,7 +162,7 @@ class _Study:
         known = self._again.pop(0) if self._again else None
         trial = self._study.ask() if known is None else optuna.Trial(self._study, known._trial_id)
         # What the trial was given before stays; one that a kill caught half-way gets the rest now.
-        values = {path: self._suggest(trial, label, axis) for label, (path, axis) in self._axes.items()}
+        values = configuration(self._axes, lambda path, axis: self._suggest(trial, path, axis))
         if known is None or not known.state.is_finished():
             trial.set_user_attr(_ASKED, _seal_of(trial))
         self._open.setdefault(key(values), []).append(trial)
@@ -214,10 +224,6 @@ def _seal_of(trial: optuna.Trial | optuna.trial.FrozenTrial) -> str:
 
 def _checksum(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
-
-
-def _index(axis: Space, value: Any) -> int:
-    return next(i for i, v in enumerate(axis.values) if type(v) is type(value) and v == value)
 
 
 def _fingerprint(space: SearchSpace) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path as FilePath
 from typing import ClassVar
 
+from harness.axes import configuration
 from harness.search.base import Asker, Listed, Search, SearchSpace, Values, key
 
 
@@ -21,7 +22,7 @@ class Random(Search):
         rng = random.Random(f"{self.seed}:{cell}")
         found = {key(space.default): space.default}
         while len(found) < self.budget(space):
-            drawn = {path: axis.sample(rng) for path, axis in space.axes.items()}
+            drawn = configuration(space.axes, lambda _, axis: axis.sample(rng))
             found.setdefault(key(drawn), drawn)
         return list(found.values())
 

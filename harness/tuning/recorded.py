@@ -4,6 +4,7 @@ is set aside and made or run again."""
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from harness.cache import fault, is_sealed
@@ -107,9 +108,10 @@ def asked_for(plan: Plan, paths: ResultPaths, cell: Cell) -> list[Values]:
     found: dict[str, Values] = {}
     try:
         for entry in read_sealed(paths.cell(cell.id))["tune"]:
-            values = cell.values_of(entry["hyperparameters"])
-            if plan.trial(cell, values, entry["seed"], "tune").trial_id == entry["trial_id"]:
-                found.setdefault(key(values), values)
+            with suppress(KeyError):  # of axes that the cell no longer has
+                values = cell.values_of(entry["hyperparameters"])
+                if plan.trial(cell, values, entry["seed"], "tune").trial_id == entry["trial_id"]:
+                    found.setdefault(key(values), values)
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return list(found.values())

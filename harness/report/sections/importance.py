@@ -7,7 +7,8 @@ from typing import Any
 
 from harness.analysis import budget, wording
 from harness.analysis.cells import CellSummary, summarize
-from harness.analysis.importance import EVALUATOR, importance
+from harness.analysis.importance import EVALUATOR, importances
+from harness.analysis.importance import Importance as Shares
 from harness.analysis.study import Arena, Study
 from harness.report import figures
 from harness.report.blocks import Block, Figure, Paragraph, slug
@@ -31,8 +32,9 @@ class Importance(Section):
             for name, summary in summaries.items():
                 if len(blocks) >= _CELLS:
                     left += len(summary.cell.space) > 1
-                elif (figure := _importance(arena, name, summary)) is not None:
-                    blocks.append(figure)
+                else:
+                    found = importances(summary.cell.space, summary.configurations, arena.sign)
+                    blocks += [_importance(arena, name, shares) for shares in found]
         if left:
             blocks.append(Paragraph(f"{left} more cells with two or more tuned axes are not drawn."))
         if budget.holds(study.plan):
@@ -42,11 +44,9 @@ class Importance(Section):
         return blocks
 
 
-def _importance(arena: Arena, name: str, summary: CellSummary) -> Figure | None:
-    found = importance(summary.cell.space, summary.configurations, arena.sign)
-    if found is None:
-        return None
-    place = f"{arena.key}: {name}"
+def _importance(arena: Arena, name: str, found: Shares) -> Figure:
+    where = wording.settings(found.where) if found.where else ""
+    place = f"{arena.key}: {name}" + (f" ({where})" if where else "")
     drawing = figures.bars(
         f"importance-{slug(place)}",
         place,
@@ -58,6 +58,8 @@ def _importance(arena: Arena, name: str, summary: CellSummary) -> Figure | None:
         f"each tuned hyper-parameter explains ({EVALUATOR}, by Optuna). It says what mattered within this "
         "space, not what would outside of it."
     )
+    if found.left_out:
+        caption += f" Not all of them have {wording.names(found.left_out, 5)}, left out here."
     alt = f"{place}: " + ", ".join(f"{axis} {share:.0%}" for axis, share in found.share.items())
     return Figure(f"importance-{slug(place)}", drawing, alt, caption, drawing.data)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from harness.analysis import wording
 from harness.analysis.study import Arena, Study, number
@@ -15,6 +15,7 @@ from harness.report.figures import Panel, Setting
 from harness.report.section import Section
 
 _PANELS = 12
+_Mean: TypeAlias = tuple[Mapping[str, Any], float]  # a setting, and the mean of its scores
 _FIRST = ("freeze", "learning_rate", "strength")  # of more than two axes, those that are drawn
 
 
@@ -30,17 +31,17 @@ class Responses(Section):
             groups: dict[tuple[str, ...], list[Panel]] = {}
             left: dict[tuple[str, ...], set[str]] = {}  # axes that a mean runs over
             for style, cell in enumerate(arena.cells):
-                means = tried.get(cell.id, [])
-                varied = _varied(means)
-                axes = tuple(varied[:2])
-                if axes:
-                    groups.setdefault(axes, []).append(_panel(cell.strategy, style, means, axes))
-                    left.setdefault(axes, set()).update(varied[2:])
+                for label, means in _alike(cell.strategy, tried.get(cell.id, [])):
+                    varied = _varied(means)
+                    axes = tuple(varied[:2])
+                    if axes:
+                        groups.setdefault(axes, []).append(_panel(label, style, means, axes))
+                        left.setdefault(axes, set()).update(varied[2:])
             blocks += [_figure(arena, axes, sorted(left[axes]), groups[axes], study) for axes in groups]
         return blocks
 
 
-def _tried(study: Study) -> dict[str, list[tuple[dict[str, Any], float]]]:
+def _tried(study: Study) -> dict[str, list[_Mean]]:
     """Per cell every setting with a finished tune trial, and its mean validation score over tune seeds."""
     frame = study.frame[(study.frame["phase"] == "tune") & (study.frame["status"] == "finished")]
     scores: dict[tuple[str, str], list[float]] = {}
@@ -48,13 +49,29 @@ def _tried(study: Study) -> dict[str, list[tuple[dict[str, Any], float]]]:
     for cell, config, score in zip(*columns, strict=True):
         if (value := number(score)) is not None:
             scores.setdefault((cell, config), []).append(value)
-    found: dict[str, list[tuple[dict[str, Any], float]]] = {}
+    found: dict[str, list[_Mean]] = {}
     for (cell, config), values in scores.items():
         found.setdefault(cell, []).append((json.loads(config), statistics.fmean(values)))
     return found
 
 
-def _varied(means: Sequence[tuple[Mapping[str, Any], float]]) -> list[str]:
+def _alike(strategy: str, means: Sequence[_Mean]) -> list[tuple[str, list[_Mean]]]:
+    """Settings with the same axes, under a label: an axis that hangs on another's value is not in every
+    setting. What all of them have and others have not is in the label."""
+    groups: dict[frozenset[str], list[_Mean]] = {}
+    for setting, mean in means:
+        groups.setdefault(frozenset(setting), []).append((setting, mean))
+    varied = _varied(means)
+    found = []
+    for group in groups.values():
+        own = _varied(group)
+        fixed = {axis: group[0][0][axis] for axis in varied if axis in group[0][0] and axis not in own}
+        label = f"{strategy} ({wording.settings(fixed)})" if fixed and len(groups) > 1 else strategy
+        found.append((label, group))
+    return found
+
+
+def _varied(means: Sequence[_Mean]) -> list[str]:
     """The axes along which settings differ, those first that `_FIRST` names."""
     seen: dict[str, set[Setting]] = {}
     for setting, _ in means:
@@ -73,17 +90,14 @@ def _setting(value: Any) -> Setting:
     return finite if finite is not None else value if isinstance(value, str) else json.dumps(value)
 
 
-def _panel(
-    strategy: str, style: int, means: Iterable[tuple[Mapping[str, Any], float]], axes: tuple[str, ...]
-) -> Panel:
+def _panel(label: str, style: int, means: Iterable[_Mean], axes: tuple[str, ...]) -> Panel:
     by_place: dict[tuple[Setting, Setting | None], list[float]] = {}
     for setting, mean in means:
-        if all(axis in setting for axis in axes):
-            x = _setting(setting[axes[0]])
-            y = _setting(setting[axes[1]]) if len(axes) > 1 else None
-            by_place.setdefault((x, y), []).append(mean)
+        x = _setting(setting[axes[0]])
+        y = _setting(setting[axes[1]]) if len(axes) > 1 else None
+        by_place.setdefault((x, y), []).append(mean)
     points = tuple((x, y, statistics.fmean(values)) for (x, y), values in by_place.items())
-    return Panel(strategy, style, points)
+    return Panel(label, style, points)
 
 
 def _figure(
@@ -95,11 +109,11 @@ def _figure(
         f"{arena.key}: validation {arena.primary} ({better} is better) against {' and '.join(axes)}, means "
         f"of finished tune trials over n = {study.plan['seeds']['tune']} tune seeds"
         f"{f' and over {wording.names(over, 5)}' if over else ''}; no interval is drawn. Framed: the best of "
-        "each strategy, which selection flatters. "
+        "each panel, which selection flatters. "
         f"{wording.examples(arena.task, 'validation')}."
     )
     if len(panels) > len(drawn):
-        caption += f" {len(panels) - len(drawn)} more strategies are in trials.parquet."
+        caption += f" {len(panels) - len(drawn)} more panels are in trials.parquet."
     best = []
     for panel in drawn:
         x, y, value = max(panel.points, key=lambda point: arena.sign * point[2])
