@@ -132,6 +132,14 @@ def test_what_cannot_go_together_is_refused_with_a_reason(epochs: int, strategy:
     assert caught.value.mistakes[0].reason
 
 
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the file is read, with the command that installs it."""
+    monkeypatch.setattr(plugins("optimizers", Optimizer)["lion"], "package", "no_such_package")
+    with pytest.raises(InputError) as caught:
+        recipe(3, optimizer="lion")
+    assert "finetune-harness[optimizers]" in caught.value.mistakes[0].reason
+
+
 @pytest.mark.parametrize(
     ("strategy", "rungs", "place"),
     [
@@ -258,6 +266,14 @@ def test_swa_holds_the_rates_from_its_start(
     member._moments["swa"].stepping = watched  # type: ignore[method-assign]
     trained(member)
     assert rates == pytest.approx([0.1 * (1 - t / 24) for t in range(12)] + [0.1 * share] * 12)
+
+
+def test_a_stage_without_weights_is_told(planned: Any, models: Any) -> None:
+    """GPT-2's embeddings have no biases."""
+    backbones = [{"name": "tiny", "path": str(models("gpt2"))}]
+    plan, workspace = planned({"bitfit": True, "chain-thaw": 1}, backbones=backbones)
+    record = run(trial_of(plan), workspace)
+    assert record["status"] == "failed" and "stage 2 has no weights" in record["reason"]
 
 
 # -- soups -----------------------------------------------------------------------------------------
