@@ -28,6 +28,8 @@ class Strategy(Protocol):
     @property
     def parts(self) -> tuple[Any, ...]: ...
 
+    def stages(self, rungs: int) -> tuple[Stage, ...]: ...
+
 
 class Tuned(Protocol):
     """A model under training.
@@ -52,7 +54,8 @@ class Setting(Protocol):
     """The trial that a part is bound to.
 
     Attributes:
-        steps: optimiser steps of all stages together.
+        stages: what trains when.
+        steps: optimiser steps of all stages together; where stages are repeated from the start, of one run.
     """
 
     @property
@@ -63,6 +66,8 @@ class Setting(Protocol):
     def seed(self) -> int: ...
     @property
     def device(self) -> torch.device: ...
+    @property
+    def stages(self) -> tuple[Stage, ...]: ...
     @property
     def steps(self) -> int: ...
 
@@ -82,11 +87,18 @@ class Moments:
     """What one part does during one trial. Every method may be left out.
 
     Random numbers come from torch's global generator, which is the trial's own. What must outlive an
-    interruption is given by `state` and taken back by `load`.
+    interruption is given by `state` and taken back by `load`. Where training starts again from the first
+    weights (`Stage.restart`), a part is bound anew, unless it says that it `outlasts` that.
     """
+
+    outlasts: bool = False
 
     def entered(self, index: int, stage: Stage, weights: Sequence[Weight]) -> None:
         """A stage begins (or goes on after an interruption), in which these weights train."""
+
+    def restarting(self) -> None:
+        """A run of stages is over and its kept weights are in the model, which is then put back to where it
+        started."""
 
     def computing(self) -> AbstractContextManager[None]:
         """Around forward and backward passes of one step."""
@@ -107,12 +119,16 @@ class Moments:
         """Around evaluations; in it the model has the weights that are to be scored, and kept."""
         return nullcontext()
 
-    def finished(self, score: Callable[[], float]) -> None:
-        """Training is over, the kept weights are in the model.
+    def finished(self, score: Callable[[], float]) -> bool | None:
+        """Training is over, the kept weights (of the last run of stages) are in the model.
 
         Args:
             score: the primary metric on validation of what is in the model, higher is better.
+
+        Returns: whether the model now is another one than that of any evaluation, so that it is evaluated
+            again.
         """
+        return None
 
     def state(self) -> Mapping[str, Any]:
         """Tensors and plain values."""

@@ -38,8 +38,15 @@ class Training(Plugin):
         accumulation: equal pieces in which a batch passes through the model, to save memory.
         evaluation_batch_size: examples per forward pass of an evaluation.
         max_length: longest input in the units of the task (tokens for text); longer ones are cut.
-        warmup: share of all steps in which the rates rise from 0.
-        schedule: how the rates go on from there.
+        warmup: share of a stage's steps in which the rates rise, linearly but for one-cycle.
+        schedule: how the rates go on from there: they fall linearly, as a half cosine, as a polynomial of
+            degree `power` or with the inverse square root of the step (Vaswani et al. 2017), or they stay;
+            one-cycle rises and falls as half cosines, from 1/25 of the peak and to 1/25e4 (Smith & Topin
+            2018), momentum staying.
+        power: of the polynomial.
+        floor: what the rates rise from and fall to, as a share of the peak: `floor + (1 − floor)·schedule`.
+            With the linear schedule, a warm-up of 0.1 and 1/32 it is the slanted triangle of ULMFiT (Howard &
+            Ruder 2018).
         clip: largest norm of the whole gradient; null leaves it as it is.
         precision: fp32, or bf16/fp16 through autocast (weights stay in fp32).
         bucketing: batches of examples of similar length; changes the order of the data.
@@ -49,6 +56,7 @@ class Training(Plugin):
     """
 
     name: ClassVar[str] = "training"
+    later: ClassVar[frozenset[str]] = frozenset({"power", "floor"})
 
     epochs: int = Field(default=3, ge=1, le=100_000)
     batch_size: int = Field(default=16, ge=1, le=1_000_000)
@@ -56,13 +64,21 @@ class Training(Plugin):
     evaluation_batch_size: int = Field(default=64, ge=1)
     max_length: int | None = Field(default=128, ge=1)
     warmup: float = Field(default=0.1, ge=0, le=1)
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    schedule: Literal["linear", "cosine", "constant", "polynomial", "inverse-sqrt", "one-cycle"] = "linear"
+    power: float = Field(default=1.0, gt=0, le=100)
+    floor: float = Field(default=0.0, ge=0, le=1)
     clip: float | None = Field(default=1.0, gt=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     bucketing: bool = False
     evaluate_every: int | None = Field(default=None, ge=1)
     patience: int | None = Field(default=None, ge=1)
     keep: Literal["best", "last"] = "best"
+
+    def canonical(self) -> Training:
+        """The simplest equal settings."""
+        if self.schedule != "polynomial":
+            return self.model_copy(update={"power": 1.0})
+        return self.model_copy(update={"schedule": "linear"}) if self.power == 1 else self
 
 
 @dataclass(frozen=True)
@@ -75,7 +91,7 @@ class Recipe:
     def stages(self, rungs: int) -> tuple[Stage, ...]:
         """What trains when, on a ladder of `rungs` rungs."""
         stages: tuple[Stage, ...] = (Stage(self.training.epochs),)
-        for part in self.parts:
+        for part in sorted(self.parts, key=lambda part: part.turn):
             stages = part.stages(stages, rungs)
         return stages
 
@@ -84,6 +100,11 @@ class Recipe:
         mistakes = Mistakes()
         for part in self.parts:
             reason = part.reason_against(rungs)
+            if reason:
+                mistakes.add(f"{place}.{part.name}", reason)
+        mistakes.raise_any()
+        for part in _effective(self.parts, rungs):
+            reason = part.reason_within(self, rungs)
             if reason:
                 mistakes.add(f"{place}.{part.name}", reason)
         mistakes.raise_any()
@@ -98,10 +119,11 @@ class Recipe:
         head_only = all(stage.only_head(rungs) for stage in replace(self, parts=parts).stages(rungs))
         if head_only:
             parts = tuple(part for part in parts if not part.only_rungs)
+        simple = replace(self, parts=parts, training=self.training.canonical())
         if self.regularizer is None:
-            return replace(self, parts=parts)
+            return simple
         no_start = head_only or any(part.adds for part in parts)
-        return replace(self, parts=parts, regularizer=self.regularizer.canonical(no_start))
+        return replace(simple, regularizer=self.regularizer.canonical(no_start))
 
     def conflicts(self, place: str) -> Mistakes:
         """What its plug-ins have against each other, whatever the ladder."""
@@ -122,12 +144,12 @@ class Recipe:
     def as_dict(self) -> Tree:
         """The recipe as a sweep file would write it; `parse` reads it back."""
         tree: Tree = {
-            "optimizer": {"name": self.optimizer.name, **self.optimizer.model_dump(mode="json")},
-            "training": self.training.model_dump(mode="json"),
+            "optimizer": {"name": self.optimizer.name, **self.optimizer.written()},
+            "training": self.training.written(),
             **{part.name: part.value() for part in self.parts},
         }
         if self.regularizer is not None:
-            tree["regularizer"] = {"name": self.regularizer.name, **self.regularizer.model_dump(mode="json")}
+            tree["regularizer"] = {"name": self.regularizer.name, **self.regularizer.written()}
         return tree
 
 

@@ -22,7 +22,7 @@ from harness.backbones.text import TEXT_KINDS
 from harness.plan import Plan, make_plan
 from harness.prepare import prepare
 from harness.records.record import Record
-from harness.stage import untouched
+from harness.stage import Stage, untouched
 from harness.training import prefix
 from harness.training.model import pretrained
 from harness.training.run import run_bundle, run_trial
@@ -261,7 +261,7 @@ def test_the_test_split_is_not_read_while_tuning(tmp_path: Path) -> None:
 def test_rungs_that_a_stage_has_trained_are_not_read_from_the_store(
     frozen: list[int], depths: list[int]
 ) -> None:
-    assert untouched(frozen) == depths
+    assert untouched([Stage(1, depth) for depth in frozen]) == depths
 
 
 def test_padding_on_the_left_is_not_taken_for_padding_on_the_right(models: Any, tmp_path: Path) -> None:

@@ -43,6 +43,33 @@ class Rung:
     def size(self) -> int:
         return sum(parameter.numel() for _, parameter in self.parameters)
 
+    def redraw(self, model: Any) -> None:
+        """Draw its weights anew as the family of `model` initialises them, from torch's global generator.
+        What that leaves alone (scales of whole layers) gets what the constructor of a fresh model gives it.
+        Drawn on the CPU: a seed means the same weights on every device."""
+        import torch
+
+        own = dict(self.parameters)
+        devices = {name: parameter.device for name, parameter in own.items()}
+        others = [
+            (parameter, parameter.detach().clone())
+            for module in self.modules
+            for parameter in module.parameters(recurse=False)
+            if all(parameter is not mine for mine in own.values())
+        ]
+        with torch.no_grad():
+            for parameter in own.values():
+                parameter.data = torch.full_like(parameter, torch.nan, device="cpu")
+            _initialise(model, self.modules)
+            if left := [name for name, parameter in own.items() if bool(parameter.isnan().any())]:
+                fresh = dict(type(model)(model.config).named_parameters())
+                for name in left:
+                    own[name].copy_(fresh[name])
+            for name, parameter in own.items():
+                parameter.data = parameter.data.to(devices[name])
+            for parameter, before in others:
+                parameter.copy_(before)
+
 
 @dataclass
 class Ladder:
@@ -137,9 +164,13 @@ def reset_head(model: Any, ladder: Ladder, seed: int) -> None:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for module in ladder.head.modules:
-            # transformers marks what it has initialised or loaded, and would skip it
-            module._is_hf_initialized = False  # type: ignore[assignment]
-            for parameter in module.parameters(recurse=False):
-                parameter._is_hf_initialized = False  # type: ignore[attr-defined]
-            model._init_weights(module)
+        _initialise(model, ladder.head.modules)
+
+
+def _initialise(model: Any, modules: Iterable[nn.Module]) -> None:
+    for module in modules:
+        # transformers marks what it has initialised or loaded, and would skip it
+        module._is_hf_initialized = False  # type: ignore[assignment]
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            tensor._is_hf_initialized = False  # type: ignore[attr-defined]
+        model._init_weights(module)

@@ -31,17 +31,23 @@ RATES = "the rate of each step"
 GRADIENTS = "which gradients count"
 PERTURBED = "at which weights the gradient is taken"
 
+# Turns of parts that change the number of stages.
+DIVIDES, REPEATS = 1, 2
+
 
 class Part(Plugin):
     """One piece of a strategy. It owns the key `name` of the strategies in a sweep file.
 
-    Parts apply in alphabetical order of their names; each one refines the stages that it is handed.
+    Each part refines the stages that it is handed: those of an earlier `turn` first, and in alphabetical
+    order of their names.
 
     Attributes:
         claims: what only one part of a strategy can decide (WHICH, WHEN, …): two with the same are refused.
         only_rungs: it does nothing where the head alone trains.
         adds: it puts modules of its own into the model, and pretrained weights do not train.
         bundles: heads with it may train as one computation with those of other trials.
+        turn: 0 for what narrows all stages, DIVIDES for what makes several of one, REPEATS for what repeats
+            them.
     """
 
     presets: ClassVar[Mapping[str, Preset]] = {}
@@ -49,6 +55,7 @@ class Part(Plugin):
     only_rungs: ClassVar[bool] = False
     adds: ClassVar[bool] = False
     bundles: ClassVar[bool] = False
+    turn: ClassVar[int] = 0
 
     # -- in the sweep file ---------------------------------------------------------------------------
 
@@ -67,6 +74,10 @@ class Part(Plugin):
 
     def conflict(self, recipe: Strategy) -> str:
         """Why this part cannot be used beside the rest of a recipe, whatever the ladder; empty if it can."""
+        return ""
+
+    def reason_within(self, recipe: Strategy, rungs: int) -> str:
+        """Why this part cannot be used in a recipe on a ladder of `rungs` rungs; empty if it can."""
         return ""
 
     def canonical(self, rungs: int) -> Self | None:

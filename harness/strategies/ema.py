@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from harness.moments import Moments, Setting
+from harness.moments import Moments, Setting, Strategy
 from harness.stage import Stage
 from harness.strategies.averages import swapped
 from harness.strategies.base import SCORED, Part, Preset
@@ -20,7 +20,8 @@ class Ema(Part):
     """Exponential moving average of the weights: after step t, `v ← β_t·v + (1 − β_t)·w` with
     `β_t = min(β, (1 + t)/(10 + t))`, so that the average forgets the start; v is what is scored and kept.
 
-    Only weights are averaged, not statistics of BatchNorm. β is `decay`.
+    Only weights are averaged, not statistics of BatchNorm. β is `decay`. Weights that rest in a later stage
+    stay in the average, which comes to their value.
     """
 
     name: ClassVar[str] = "ema"
@@ -40,21 +41,23 @@ class Ema(Part):
     def value(self) -> Any:
         return self.decay
 
+    def conflict(self, recipe: Strategy) -> str:
+        return "the optimiser already averages the weights" if recipe.optimizer.averages else ""
+
     def bind(self, setting: Setting) -> Moments:
-        return _Average(self.decay)
+        return _Average(self.decay, setting)
 
 
 class _Average(Moments):
-    def __init__(self, decay: float) -> None:
+    def __init__(self, decay: float, setting: Setting) -> None:
         self._decay, self._steps = decay, 0
+        self._parameters = dict(setting.tuned.model.named_parameters())
         self._average: dict[str, torch.Tensor] = {}
-        self._weights: Sequence[Weight] = ()
 
     def entered(self, index: int, stage: Stage, weights: Sequence[Weight]) -> None:
-        self._weights = weights
         for weight in weights:
-            before = self._average.get(weight.name, weight.value.detach())
-            self._average[weight.name] = before.to(weight.value.device, copy=True)
+            if weight.name not in self._average:
+                self._average[weight.name] = weight.value.detach().clone()
 
     def stepped(self) -> None:
         import torch
@@ -62,16 +65,17 @@ class _Average(Moments):
         self._steps += 1
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         with torch.no_grad():
-            for weight in self._weights:
-                self._average[weight.name].lerp_(weight.value, 1 - decay)
+            for name, average in self._average.items():
+                average.lerp_(self._parameters[name], 1 - decay)
 
     @contextmanager
     def scoring(self) -> Iterator[None]:
-        with swapped({weight.value: self._average[weight.name] for weight in self._weights}):
+        with swapped({self._parameters[name]: average for name, average in self._average.items()}):
             yield
 
     def state(self) -> Mapping[str, Any]:
         return {"steps": self._steps, "average": self._average}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        self._steps, self._average = state["steps"], state["average"]
+        self._steps, average = state["steps"], state["average"]
+        self._average = {name: value.to(self._parameters[name].device) for name, value in average.items()}

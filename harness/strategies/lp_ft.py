@@ -8,7 +8,7 @@ from pydantic import Field
 
 from harness.moments import Strategy
 from harness.stage import Stage
-from harness.strategies.base import WHEN, Part, Preset
+from harness.strategies.base import DIVIDES, WHEN, Part, Preset
 
 
 class LpFt(Part):
@@ -22,6 +22,7 @@ class LpFt(Part):
     name: ClassVar[str] = "lp-ft"
     source: ClassVar[str] = "Kumar, Raghunathan, Jones, Ma & Liang 2022, arXiv 2202.10054"
     claims: ClassVar[frozenset[str]] = frozenset({WHEN})
+    turn: ClassVar[int] = DIVIDES
     presets: ClassVar[Mapping[str, Preset]] = {"lp-ft": Preset({"lp-ft": {"probe": 1}}, source)}
 
     probe: int = Field(default=1, ge=1, le=100_000)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from harness.recipe import Recipe
-from harness.stage import Stage
+from harness.stage import Stage, first_run
 from harness.tasks.base import Batch, Facts, Task, to_device
 from harness.training.data import Split, cut, train_batches
 from harness.training.model import FineTuned
@@ -69,7 +69,7 @@ class Job:
 
     @property
     def steps(self) -> int:
-        return self.steps_per_epoch * sum(stage.epochs for stage in self.stages)
+        return self.steps_per_epoch * sum(stage.epochs for stage in first_run(self.stages))
 
     def origin(self) -> Any:
         """The model as it came from disk, on the device, in evaluation; never to be changed."""

@@ -41,7 +41,7 @@ def fit(members: Sequence[Member]) -> Generator[list[Member]]:
     their heads and stand at the same place. One that diverges leaves with its `error`.
     """
     job, stages, start = members[0].job, members[0].stages, members[0].progress.place
-    depths = untouched([stage.frozen for stage in stages])
+    depths = untouched(stages)
     steps = job.steps_per_epoch
     active = [member for member in members if not member.out_of_patience]
     gradients, clock = Gradients(), Clock()
@@ -79,7 +79,9 @@ def fit(members: Sequence[Member]) -> Generator[list[Member]]:
         member.keep()
         if member.error is None:
             clock.restart()
-            member.finish(partial(_score, member))
+            if member.finish(partial(_score, member)):
+                last = evaluate(member.job, member.validation)
+                surviving([(member, partial(member.settle, last.loss, last.metrics))])
             clock.share([member])
 
 
@@ -87,6 +89,7 @@ def _score(member: Member) -> float:
     """The primary validation metric of the weights that are in the model, higher is better."""
     task = member.job.task
     found = evaluate(member.job, member.validation).metrics[task.primary_metric]
+    member.count_evaluation()
     return found if task.higher_is_better else -found
 
 

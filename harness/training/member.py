@@ -10,20 +10,21 @@ from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import get_scheduler
 
 from harness.backbones.flops import training_flops
-from harness.moments import Forward
+from harness.errors import HarnessError
+from harness.moments import Forward, Moments
 from harness.regularizers.base import Penalty
+from harness.stage import untouched
 from harness.tasks.base import Batch
 from harness.training.checkpoint import Checkpoints, Progress
 from harness.training.data import train_batches
 from harness.training.job import Job, Point
 from harness.training.model import parameter_groups
 from harness.training.noise import noise, restore_noise, restore_torch_noise, seed_noise, torch_noise
+from harness.training.schedules import schedule_of
 from harness.training.seeds import AUGMENTATION, NOISE, ORDER, derive
 
-_SCHEDULE = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 # Looking whether a loss is finite makes the host wait for an accelerator: there it is done every so many
 # steps.
 _LOOKED_AT = 16
@@ -55,12 +56,12 @@ class Member:
         self.job, self.progress, self.checkpoints = job, progress, checkpoints
         self.error: DivergedError | None = None
         self.stages = job.stages
-        self.deepest = min(stage.frozen for stage in self.stages)
+        self.deepest = min(untouched(self.stages))
         parts = job.recipe.parts
         trained = (weight.name for stage in self.stages for weight in job.tuned.weights(stage, parts))
         self._moving = frozenset(trained) | job.tuned.anew  # what never changes needs no copy
-        bound = {part.name: part.bind(job) for part in parts}
-        self._moments = {name: moments for name, moments in bound.items() if moments is not None}
+        self._moments = self._bound()
+        self._start = job.tuned.state(self._moving) if any(s.restart for s in self.stages) else {}
         self.best: dict[str, torch.Tensor] | None = None
         self.batches: list[list[int]] = []
         self.stored: set[int] = set()
@@ -78,6 +79,10 @@ class Member:
             for name, moments in self._moments.items():
                 moments.load(saved["moments"].get(name, {}))
 
+    def _bound(self) -> dict[str, Moments]:
+        bound = {part.name: part.bind(self.job) for part in self.job.recipe.parts}
+        return {name: moments for name, moments in bound.items() if moments is not None}
+
     # -- stages and epochs -----------------------------------------------------------------------
 
     def enter(self, index: int, depth: int, steps_per_epoch: int, alone: bool) -> None:
@@ -91,11 +96,15 @@ class Member:
         job, settings, progress = self.job, self.job.recipe.training, self.progress
         self.stage, self._alone = self.stages[index], alone
         stage = self.stage
+        if index > 0 and self._saved is None:
+            self._leave(stage.restart)
         self.train = job.above(depth, job.train, "train")
         self.validation = job.above(depth, job.validation, "validation")
         if self.train.store is not None:
             self.stored.add(depth)
         weights = job.tuned.weights(stage, job.recipe.parts)
+        if not weights:
+            raise HarnessError(f"stage {index + 1} has no weights that train: its rungs hold none of those")
         job.tuned.enter(weights)
         self._parameters = [weight.value for weight in weights]
         progress.trainable_params = max(progress.trainable_params, sum(p.numel() for p in self._parameters))
@@ -103,10 +112,7 @@ class Member:
         self._optimizer = job.recipe.optimizer.build(groups)
         # the head may learn many times as fast: the curve shows the rate of what is below it
         self._shown = max((i for i, group in enumerate(groups) if group["rung"] is not None), default=0)
-        steps = stage.epochs * steps_per_epoch
-        self._schedule = get_scheduler(
-            _SCHEDULE[settings.schedule], self._optimizer, math.ceil(settings.warmup * steps), steps
-        )
+        self._schedule = schedule_of(settings, self._optimizer, stage.epochs * steps_per_epoch)
         self._scaler = torch.amp.GradScaler(job.device.type, enabled=settings.precision == "fp16")
         regularizer = job.recipe.regularizer
         self._penalty: Penalty | None = regularizer.bind(weights, job) if regularizer is not None else None
@@ -127,6 +133,20 @@ class Member:
         with self.drawing():
             for moments in self._moments.values():
                 moments.entered(index, stage, weights)
+
+    def _leave(self, restart: bool) -> None:
+        """Between two stages. Before a restart, the run that is over ends with its kept weights, like a
+        trial."""
+        self.job.recipe.optimizer.leave(self._optimizer)
+        if not restart:
+            return
+        self.keep()
+        for moments in self._moments.values():
+            moments.restarting()
+        lasting = {name: moments for name, moments in self._moments.items() if moments.outlasts}
+        self.job.tuned.restore(self._start)
+        self._moments = {**self._bound(), **lasting}
+        self.best = self.progress.best = self._first_loss = None
 
     def shuffle(self, epoch: int) -> None:
         """Args: `epoch` of the whole trial, from 0."""
@@ -156,15 +176,19 @@ class Member:
     def scoring(self) -> Iterator[None]:
         """Around evaluations: in it the model has the weights that are scored and kept."""
         with ExitStack() as entered:
-            entered.enter_context(self.job.recipe.optimizer.scoring(self._optimizer))
+            optimizer = self.job.recipe.optimizer
+            entered.enter_context(optimizer.scoring(self._optimizer, self.job, self.stage))
             for moments in self._moments.values():
                 entered.enter_context(moments.scoring())
             yield
 
-    def finish(self, score: Callable[[], float]) -> None:
-        """Args: `score` gives the primary metric on validation, higher is better."""
-        for moments in self._moments.values():
-            moments.finished(score)
+    def finish(self, score: Callable[[], float]) -> bool:
+        """Whether a part has put other weights into the model than those of any evaluation.
+
+        Args: `score` gives the primary metric on validation, higher is better.
+        """
+        changed = [moments.finished(score) for moments in self._moments.values()]
+        return any(changed)
 
     # -- generators ------------------------------------------------------------------------------
 
@@ -267,7 +291,9 @@ class Member:
         """Whether the weights are to be evaluated after the step that was just made."""
         progress, every = self.progress, self.job.recipe.training.evaluate_every
         at_epoch_end = progress.place.batch == steps_per_epoch
-        last = progress.place[:2] == (len(self.stages) - 1, self.stage.epochs - 1)
+        following = self.stages[progress.place.stage + 1 :]
+        last_stage = not following or following[0].restart
+        last = last_stage and progress.place.epoch == self.stage.epochs - 1
         return at_epoch_end if every is None else (at_epoch_end and last) or progress.steps % every == 0
 
     def unseen(self, steps_per_epoch: int) -> bool:
@@ -283,7 +309,7 @@ class Member:
         progress = self.progress
         if not math.isfinite(loss):
             raise DivergedError(f"the validation loss is {loss} at step {progress.steps}")
-        progress.flops += len(self.validation) * sum(self.job.flops)
+        self.count_evaluation()
         point = {
             "epoch": epoch,
             "step": progress.steps,
@@ -299,6 +325,22 @@ class Member:
             progress.best = len(progress.curve) - 1
         if improved if self._keeps_best else self._scored_apart:
             self.best = self.job.tuned.state(self._moving)
+
+    def settle(self, loss: float, metrics: dict[str, float]) -> None:
+        """The point of the weights that a part has put together after training: it is the trial's.
+
+        Raises: DivergedError if the validation loss is not finite.
+        """
+        if not math.isfinite(loss):
+            raise DivergedError(f"the validation loss is {loss} after training")
+        self.count_evaluation()
+        curve = self.progress.curve
+        curve.append({**curve[-1], "validation_loss": loss, "validation": metrics})
+        self.progress.best = len(curve) - 1
+
+    def count_evaluation(self) -> None:
+        """Of the validation split."""
+        self.progress.flops += len(self.validation) * sum(self.job.flops)
 
     def save(self) -> None:
         """Write a checkpoint, of one that has been looked at."""

@@ -16,7 +16,7 @@ from harness.records import remote
 from harness.records.paths import ResultPaths, opened
 from harness.records.stores import is_uri
 from harness.registry import build, plugins
-from harness.stage import untouched
+from harness.stage import Stage, untouched
 from harness.tasks.base import Facts, Task
 
 
@@ -100,7 +100,7 @@ def passes(plan: Plan) -> dict[tuple[str, str, int | None, str], dict[int, int]]
     found: dict[tuple[str, str, int | None, str], Counter[int]] = {}
 
     def count(trial: Trial, times: int = 1) -> None:
-        depths = untouched([stage["frozen"] for stage in trial.stages])
+        depths = untouched([Stage(**stage) for stage in trial.stages])
         for stage, depth in zip(trial.stages, depths, strict=True):
             if depth > 0:
                 found.setdefault(_where(trial), Counter())[depth] += times * stage["epochs"]
@@ -120,7 +120,7 @@ def tests(plan: Plan) -> dict[tuple[str, str, int | None, str], dict[int, int]]:
     found: dict[tuple[str, str, int | None, str], Counter[int]] = {}
     for cell in plan.cells:
         trial = plan.trial(cell, cell.space.default, 0, "tune")
-        frozen = min(stage["frozen"] for stage in trial.stages)
+        frozen = min(untouched([Stage(**stage) for stage in trial.stages]))
         found.setdefault(_where(trial), Counter())[frozen] += len(plan.confirm_seeds)
     return {where: dict(depths) for where, depths in found.items()}
 

@@ -13,7 +13,7 @@ from harness.stage import Stage
 from harness.strategies.base import Part
 
 # Settings of the loop in which the trials of a bundle may differ.
-_FREE = ("warmup", "schedule", "clip", "keep", "patience")
+_FREE = ("warmup", "schedule", "power", "floor", "clip", "keep", "patience")
 # Measured on two cores of an EPYC: what one more head adds to a step of a bundle, and what a worker takes to
 # start.
 _STEP_SECONDS = 1e-3
