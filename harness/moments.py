@@ -82,6 +82,10 @@ class Setting(Protocol):
         """The model of the backbone's source task with that task's head, in evaluation, and batches of that
         task's training examples, both on the device; None for a backbone without one."""
 
+    def laddered(self, model: Any) -> Tuned:
+        """A model that is not trained here (that of `origin` or `source`) with its ladder, to be called with
+        batches of any trial: what frozen rungs gave is left out."""
+
 
 class Moments:
     """What one part does during one trial. Every method may be left out.

@@ -5,8 +5,9 @@ What comes back are plain values, so that planning is a pure function of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from harness import axes, space
 from harness.backbones.base import share_padding
 from harness.backbones.family import NoLadderError
 from harness.backbones.flops import forward_flops
-from harness.backbones.ladder import build_ladder
+from harness.backbones.ladder import Ladder, build_ladder
 from harness.entries import BackboneEntry, StrategyEntry, TaskEntry
 from harness.errors import InputError, Mistake, Mistakes, bad
 from harness.recipe import Training, parse
 from harness.spec import Sweep, placed
+from harness.strategies import losses
 from harness.tasks.base import LENGTH, Facts, Task
 
 _SAMPLE = 8  # examples on which FLOPs are counted
@@ -36,6 +38,7 @@ class ModelFacts:
         fingerprint: names the pretrained weights, before any source task.
         remarks: what a user should know of how the model reads the data.
         needs_company: it normalises over the examples of a batch (BatchNorm), which have to be two at least.
+        losses: the functions of torch.nn.functional that its loss calls.
     """
 
     model_type: str
@@ -45,6 +48,7 @@ class ModelFacts:
     fingerprint: str
     remarks: list[str] = field(default_factory=list)
     needs_company: bool = False
+    losses: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,9 @@ def prepare(sweep: Sweep) -> Prepared:
                 )  # fmt: skip
     for entry, backbone, strategies in _looked_at(sweep):
         if (entry.name, backbone.name) in models:
+            look = cache(partial(_skeleton, entry.task, facts[entry.name], backbone))
             for strategy in strategies:
-                _check_recipes(sweep, entry, strategy, models[entry.name, backbone.name], mistakes)
+                _check_recipes(sweep, entry, strategy, models[entry.name, backbone.name], look, mistakes)
     mistakes.raise_any()
     return Prepared(facts, models)
 
@@ -142,7 +147,8 @@ def model_facts(
         for buffer in model.buffers():
             buffer.zero_()
         collate = task.collate(processor)
-        flops = forward_flops(model, ladder, collate(list(examples), None), len(examples))
+        with losses.named() as called:
+            flops = forward_flops(model, ladder, collate(list(examples), None), len(examples))
         if task.augments:  # what does not fit the model when it is varied would fail every trial
             rngs = [np.random.default_rng(index) for index in range(len(examples))]
             forward_flops(model, ladder, collate(list(examples), rngs), len(examples))
@@ -160,11 +166,23 @@ def model_facts(
         fingerprint=fingerprint,
         remarks=task.remarks(sample, processor),
         needs_company=any(isinstance(module, _BatchNorm) for module in skeleton.modules()),
+        losses=called,
     )
 
 
+def _skeleton(task: Task, facts: Facts, backbone: BackboneEntry) -> tuple[Any, Ladder]:
+    """The model without weights, and its ladder."""
+    skeleton = backbone.backbone.skeleton(task.auto_class, task.head(facts), backbone.place)
+    return skeleton, build_ladder(skeleton)
+
+
 def _check_recipes(
-    sweep: Sweep, task: TaskEntry, strategy: StrategyEntry, model: ModelFacts, mistakes: Mistakes
+    sweep: Sweep,
+    task: TaskEntry,
+    strategy: StrategyEntry,
+    model: ModelFacts,
+    look: Callable[[], tuple[Any, Ladder]],
+    mistakes: Mistakes,
 ) -> None:
     """What the model cannot do with any of the strategy's values, told where they stand."""
     tree = sweep.tree(task, strategy)
@@ -173,6 +191,7 @@ def _check_recipes(
         try:
             recipe = parse(axes.settings(tree, found, values), "")
             recipe.check(len(model.rungs), "")
+            recipe.canonical(len(model.rungs)).check_model(model.losses, look, "")
             if model.needs_company and recipe.training.batch_size < 2 * recipe.training.accumulation:
                 reason = "leaves pieces of one example, and the model's BatchNorm needs two at a time"
                 raise bad("training.batch_size", reason)

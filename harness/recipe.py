@@ -8,6 +8,7 @@ have equal hashes.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -94,6 +95,27 @@ class Recipe:
         for part in sorted(self.parts, key=lambda part: part.turn):
             stages = part.stages(stages, rungs)
         return stages
+
+    @property
+    def passes(self) -> float:
+        """What a training step takes, as a multiple of one forward and backward pass."""
+        return 1.0 + sum(part.extra() for part in self.parts)
+
+    def check_model(self, losses: Sequence[str], look: Callable[[], tuple[Any, Any]], place: str) -> None:
+        """Args:
+            losses: the functions of torch that the model's loss calls.
+            look: gives the model without weights, and its ladder.
+
+        Raises: InputError for parts that the model cannot carry.
+        """
+        mistakes = Mistakes()
+        for part in self.parts:
+            reason = part.reason_against_losses(losses)
+            if not reason and type(part).reason_against_model is not Part.reason_against_model:
+                reason = part.reason_against_model(*look())
+            if reason:
+                mistakes.add(f"{place}.{part.name}", reason)
+        mistakes.raise_any()
 
     def check(self, rungs: int, place: str) -> None:
         """Raises: InputError for parts that the ladder cannot carry."""

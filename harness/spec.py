@@ -30,9 +30,10 @@ from harness.recipe import (
     parse,
     plugin_of,
 )
-from harness.registry import Plugin, build, find
+from harness.registry import Plugin, build, find, plugins
 from harness.search.base import Scheduler, Search, SearchSpace
 from harness.space import Path, Space, Tree
+from harness.strategies.base import Part
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -235,8 +236,25 @@ def from_document(doc: Document, bases: list[FilePath]) -> Sweep:
         for strategy in strategies:
             with mistakes.collecting():
                 check_strategy(sweep, task, strategy)
+    _check_sources(sweep, mistakes)
     mistakes.raise_any()
     return sweep
+
+
+def _check_sources(sweep: Sweep, mistakes: Mistakes) -> None:
+    """Parts that need something of a backbone's source task must find it."""
+    known = plugins("strategies", Part)
+    trained: list[tuple[BackboneEntry, TaskEntry, StrategyEntry, SourceEntry | None]] = [
+        (backbone, source.task, source.strategy, None) for backbone, source in sweep.sources
+    ]
+    for task, backbone in sweep.pairs:
+        trained += [(backbone, task, strategy, backbone.source) for strategy in sweep.strategies]
+    for backbone, task, strategy, source in trained:
+        for name in sorted(known.keys() & {*strategy.preset, *strategy.settings}):
+            reason = known[name].reason_against_source(task.task, source.task.task if source else None)
+            if reason:
+                place = f"{strategy.place}.{name}" if name in strategy.settings else strategy.place
+                mistakes.add(place, f"{reason} (backbone '{backbone.name}')")
 
 
 def _check_pairs(sweep: Sweep, mistakes: Mistakes) -> None:
@@ -364,7 +382,8 @@ def origin(inner: str, task: TaskEntry | None, strategy: StrategyEntry) -> str:
         return f"{strategy.place}.{inner}"
     if task is not None and holds(task.settings):
         return f"{task.place}.{inner}"
-    return inner
+    # only sections have defaults; all else is of the ready strategy that this one starts from
+    return inner if inner.split(".")[0] in SECTIONS else strategy.place
 
 
 def resolved(sweep: Sweep) -> Tree:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -48,6 +48,8 @@ class Part(Plugin):
         bundles: heads with it may train as one computation with those of other trials.
         turn: 0 for what narrows all stages, DIVIDES for what makes several of one, REPEATS for what repeats
             them.
+        by_example: it holds what the model makes of an example against something else that is known of it,
+            so that examples must not be mixed.
     """
 
     presets: ClassVar[Mapping[str, Preset]] = {}
@@ -56,6 +58,7 @@ class Part(Plugin):
     adds: ClassVar[bool] = False
     bundles: ClassVar[bool] = False
     turn: ClassVar[int] = 0
+    by_example: ClassVar[bool] = False
 
     # -- in the sweep file ---------------------------------------------------------------------------
 
@@ -70,6 +73,22 @@ class Part(Plugin):
 
     def reason_against(self, rungs: int) -> str:
         """Why this part cannot be used on a ladder of `rungs` rungs; empty if it can."""
+        return ""
+
+    def reason_against_model(self, model: Any, ladder: Any) -> str:
+        """Why this part cannot be used with a model (as its configuration makes it, without weights) and its
+        ladder; empty if it can."""
+        return ""
+
+    def reason_against_losses(self, losses: Sequence[str]) -> str:
+        """Why this part cannot be used with a model whose loss calls these functions of torch.nn.functional;
+        empty if it can."""
+        return ""
+
+    @classmethod
+    def reason_against_source(cls, task: Any, source: Any) -> str:
+        """Why this part cannot be used for a task on a backbone whose source task is `source` (both a
+        `tasks.base.Task`; None: it has none); empty if it can."""
         return ""
 
     def conflict(self, recipe: Strategy) -> str:
@@ -97,6 +116,11 @@ class Part(Plugin):
     def rate(self, rung: int | None, rungs: int) -> float:
         """What the learning rate of a rung (None: the head) is multiplied by."""
         return 1.0
+
+    def extra(self) -> float:
+        """What a training step takes beyond the forward and backward pass of its batch, as a multiple of
+        these: 1/3 is a forward pass, 2/3 one with gradients of what enters alone."""
+        return 0.0
 
     # -- in a trial ----------------------------------------------------------------------------------
 

@@ -260,7 +260,8 @@ class Member:
         self._optimizer.zero_grad(set_to_none=True)
         progress.steps += 1
         progress.place = progress.place._replace(batch=position + 1)
-        progress.flops += len(self.batches[position]) * training_flops(job.flops, self.stage)
+        step = training_flops(job.flops, self.stage) * job.recipe.passes
+        progress.flops += len(self.batches[position]) * step
         self._loss_sum += loss
         self._loss_count += 1
 
