@@ -116,7 +116,7 @@ class _Smooth(Moments):
         import torch
 
         tuned = self._setting.tuned
-        values = {weight.value: self._average[weight.name] for weight in self._weights}
+        values: dict[torch.Tensor, torch.Tensor] = {w.value: self._average[w.name] for w in self._weights}
         with torch.no_grad(), swapped(values), resting(tuned.model), of_models.said() as found:
             tuned(batch)
         return found[0]
