@@ -114,6 +114,9 @@ class Moments:
             score: the primary metric on validation of what is in the model, higher is better.
         """
 
+    def settled(self) -> None:
+        """No part changes what the model computes any more: it may be said with fewer weights."""
+
     def state(self) -> Mapping[str, Any]:
         """Tensors and plain values."""
         return {}

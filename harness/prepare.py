@@ -5,6 +5,7 @@ What comes back are plain values, so that planning is a pure function of them.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +16,14 @@ from harness import space
 from harness.backbones.base import share_padding
 from harness.backbones.family import NoLadderError
 from harness.backbones.flops import forward_flops
-from harness.backbones.ladder import build_ladder
+from harness.backbones.forward import accepted
+from harness.backbones.ladder import Ladder, build_ladder
 from harness.entries import BackboneEntry, StrategyEntry, TaskEntry
 from harness.errors import InputError, Mistake, Mistakes, bad
-from harness.recipe import Training, parse
+from harness.recipe import Recipe, Training, parse
 from harness.spec import Sweep, origin
-from harness.tasks.base import LENGTH, Facts, Task
+from harness.tasks.base import LENGTH, Batch, Facts, Task
+from harness.weights import Weight
 
 _SAMPLE = 8  # examples on which FLOPs are counted
 
@@ -45,6 +48,26 @@ class ModelFacts:
     fingerprint: str
     remarks: list[str] = field(default_factory=list)
     needs_company: bool = False
+
+
+@dataclass
+class Shell:
+    """A model of a backbone's structure, whose weights are of no interest, in place of one under training
+    (`moments.Tuned`), with a batch that it can read."""
+
+    model: Any
+    ladder: Ladder
+    batch: Batch
+    reference: dict[str, Any] = field(default_factory=dict)
+    anew: set[str] = field(default_factory=set)
+
+    def __call__(self, batch: Batch) -> Any:
+        return self.model(**accepted(self.model, batch))
+
+    def copied(self) -> Shell:
+        """Another with the same weights, which may be given modules."""
+        model = copy.deepcopy(self.model, {id(p): p for p in self.model.parameters()})
+        return Shell(model, build_ladder(model), self.batch)
 
 
 @dataclass(frozen=True)
@@ -85,14 +108,13 @@ def prepare(sweep: Sweep) -> Prepared:
         if entry.name in facts and backbone.name in fingerprints:
             with mistakes.collecting():
                 length = _training(sweep, entry, strategies[0]).max_length
-                models[entry.name, backbone.name] = model_facts(
+                found, shell = model_facts(
                     entry.task, facts[entry.name], backbone, samples[entry.name], length,
                     fingerprints[backbone.name],
                 )  # fmt: skip
-    for entry, backbone, strategies in _looked_at(sweep):
-        if (entry.name, backbone.name) in models:
-            for strategy in strategies:
-                _check_recipes(sweep, entry, strategy, models[entry.name, backbone.name], mistakes)
+                models[entry.name, backbone.name] = found
+                for strategy in strategies:
+                    _check_recipes(sweep, entry, strategy, found, shell, mistakes)
     mistakes.raise_any()
     return Prepared(facts, models)
 
@@ -122,7 +144,7 @@ def _training(sweep: Sweep, task: TaskEntry, strategy: StrategyEntry) -> Trainin
 
 def model_facts(
     task: Task, facts: Facts, backbone: BackboneEntry, sample: Any, max_length: int | None, fingerprint: str
-) -> ModelFacts:
+) -> tuple[ModelFacts, Shell]:
     """Raises: InputError if the model has no ladder, cannot do the kind or cannot read the inputs."""
     from torch.nn.modules.batchnorm import _BatchNorm  # what all of torch's and timm's derive from
 
@@ -142,7 +164,8 @@ def model_facts(
         for buffer in model.buffers():
             buffer.zero_()
         collate = task.collate(processor)
-        flops = forward_flops(model, ladder, collate(list(examples), None), len(examples))
+        batch = collate(list(examples), None)
+        flops = forward_flops(model, ladder, batch, len(examples))
         if task.augments:  # what does not fit the model when it is varied would fail every trial
             rngs = [np.random.default_rng(index) for index in range(len(examples))]
             forward_flops(model, ladder, collate(list(examples), rngs), len(examples))
@@ -152,7 +175,7 @@ def model_facts(
         raise bad(
             place, f"cannot read the inputs of a {task.kind} task: {type(error).__name__}: {error}"
         ) from error
-    return ModelFacts(
+    found = ModelFacts(
         model_type=skeleton.config.model_type,
         rungs=[rung.name for rung in ladder.rungs],
         sizes=[rung.size for rung in ladder.rungs] + [ladder.head.size],
@@ -161,10 +184,16 @@ def model_facts(
         remarks=task.remarks(sample, processor),
         needs_company=any(isinstance(module, _BatchNorm) for module in skeleton.modules()),
     )
+    return found, Shell(model, build_ladder(model), batch)  # whose weights are others than the skeleton's
 
 
 def _check_recipes(
-    sweep: Sweep, task: TaskEntry, strategy: StrategyEntry, model: ModelFacts, mistakes: Mistakes
+    sweep: Sweep,
+    task: TaskEntry,
+    strategy: StrategyEntry,
+    model: ModelFacts,
+    shell: Shell,
+    mistakes: Mistakes,
 ) -> None:
     """What the model cannot do with any of the strategy's values, told where they stand."""
     tree = sweep.tree(task, strategy)
@@ -175,6 +204,7 @@ def _check_recipes(
         try:
             recipe = parse(space.fill(tree, values), "")
             recipe.check(len(model.rungs), "")
+            _check_parts(recipe.canonical(len(model.rungs)), shell)
             if model.needs_company and recipe.training.batch_size < 2 * recipe.training.accumulation:
                 reason = "leaves pieces of one example, and the model's BatchNorm needs two at a time"
                 raise bad("training.batch_size", reason)
@@ -182,3 +212,46 @@ def _check_recipes(
             for found in error.mistakes:
                 place = origin(found.place.strip("."), task, strategy)
                 mistakes.add(place, found.reason, found.hint)
+
+
+def _check_parts(recipe: Recipe, shell: Shell) -> None:
+    """Put what the parts add into the model and run it, and look whether they find something to train.
+
+    Raises: InputError at the part that cannot be had.
+    """
+    import torch
+
+    stages = recipe.stages(len(shell.ladder.rungs))
+    if not any(stage.sparse for stage in stages):
+        return
+    adding = [part for part in recipe.parts if part.adds]
+    if adding:
+        shell = shell.copied()
+        with torch.random.fork_rng(devices=[]):
+            for part in adding:
+                part.prepare(shell, min(stage.frozen for stage in stages))
+                shell.ladder = build_ladder(shell.model)
+        try:
+            with torch.no_grad():
+                shell.model.eval()
+                shell(shell.batch)
+        except InputError:
+            raise
+        except Exception as error:
+            reason = (
+                f"does not go into a {shell.model.config.model_type} model: {type(error).__name__}: {error}"
+            )
+            raise bad(adding[0].name, reason) from error
+    moving = [weight for weight in _of_rungs(shell) if any(stage.trains(weight.rung) for stage in stages)]
+    for part in recipe.parts:
+        if not any(part.trains(weight) for weight in moving):
+            reason = (
+                f"finds nothing in the rungs of a {shell.model.config.model_type} model that it could train"
+            )
+            raise bad(part.name, reason)
+
+
+def _of_rungs(shell: Shell) -> Iterator[Weight]:
+    for rung, name, value in shell.ladder.parameters():
+        if rung is not None:
+            yield Weight(name, value, None, rung, shell.model.get_submodule(name.rpartition(".")[0]))

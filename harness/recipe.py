@@ -85,10 +85,14 @@ class Recipe:
             if reason:
                 mistakes.add(f"{place}.{part.name}", reason)
         mistakes.raise_any()
-        for stage in self.stages(rungs):
-            if not stage.head and not any(stage.trains(rung) for rung in range(rungs)):
-                reason = "what trains when and what is frozen leave a stage in which nothing trains"
-                raise bad(place, reason, f"the ladder has {rungs} rungs")
+        stages = self.stages(rungs)
+        moving = [any(stage.trains(rung) for rung in range(rungs)) for stage in stages]
+        if not all(some or stage.head for some, stage in zip(moving, stages, strict=True)):
+            reason = "what trains when and what is frozen leave a stage in which nothing trains"
+            raise bad(place, reason, f"the ladder has {rungs} rungs")
+        if not any(moving) and not all(stage.only_head(rungs) for stage in stages):
+            reason = "what trains when and what is frozen leave nothing of the ladder to train"
+            raise bad(place, reason, f"the ladder has {rungs} rungs; `freeze: all` trains the head alone")
 
     def canonical(self, rungs: int) -> Recipe:
         """The simplest recipe that trains the same way."""

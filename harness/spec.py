@@ -215,6 +215,7 @@ def from_document(doc: Document, bases: list[FilePath]) -> Sweep:
     for _, source in sweep.sources:
         with mistakes.collecting():
             check_strategy(sweep, source.task, source.strategy)
+            _check_source(sweep, source)
     if (cells := len(tasks) * len(backbones) * len(strategies)) > MAX_CELLS:
         mistakes.add("", f"is {cells} cells (task × backbone × strategy), and {MAX_CELLS} is the most")
         mistakes.raise_any()
@@ -227,6 +228,16 @@ def from_document(doc: Document, bases: list[FilePath]) -> Sweep:
                 check_strategy(sweep, task, strategy)
     mistakes.raise_any()
     return sweep
+
+
+def _check_source(sweep: Sweep, source: SourceEntry) -> None:
+    """Raises: InputError for a strategy that leaves no plain model, which others could start from."""
+    tree = sweep.tree(source.task, source.strategy)
+    first = {path: axis.probes()[0] for path, axis in space.spaces(tree).items()}
+    for part in parse(space.fill(tree, first), "").parts:
+        if part.adds:
+            reason = "puts modules into the model, and what is kept of a source task is the model without any"
+            raise bad(origin(part.name, source.task, source.strategy), reason)
 
 
 def _check_pairs(sweep: Sweep, mistakes: Mistakes) -> None:

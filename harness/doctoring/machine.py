@@ -28,7 +28,13 @@ _INSTRUCTIONS = (
     "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd", "sve", "bf16",
 )  # fmt: skip
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
-_EXTRAS = ("entities", "vision", "speech", "dashboard")  # what users choose; the others are for developers
+_EXTRAS = (
+    "entities",
+    "vision",
+    "speech",
+    "peft",
+    "dashboard",
+)  # what users choose; the others are for developers
 _GIB = 1 << 30
 _CGROUP = Path("/sys/fs/cgroup")  # of the container, if this is one
 _SAMPLE = 64 << 20  # bytes written to measure a disk

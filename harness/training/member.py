@@ -165,6 +165,8 @@ class Member:
         """Args: `score` gives the primary metric on validation, higher is better."""
         for moments in self._moments.values():
             moments.finished(score)
+        for moments in self._moments.values():
+            moments.settled()
 
     # -- generators ------------------------------------------------------------------------------
 
