@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from harness.entries import BackboneEntry, StrategyEntry, TaskEntry
 from harness.errors import InputError, Mistake, Mistakes, bad
 from harness.recipe import Recipe, Training, parse
 from harness.spec import Sweep, origin
+from harness.strategies.base import Part
 from harness.tasks.base import LENGTH, Batch, Facts, Task
 from harness.weights import Weight
 
@@ -53,21 +54,53 @@ class ModelFacts:
 @dataclass
 class Shell:
     """A model of a backbone's structure, whose weights are of no interest, in place of one under training
-    (`moments.Tuned`), with a batch that it can read."""
+    (`moments.Tuned`), with a batch that it can read.
+
+    Attributes:
+        passed: compositions of parts that it can have.
+    """
 
     model: Any
     ladder: Ladder
     batch: Batch
+    passed: set[str] = field(default_factory=set)
     reference: dict[str, Any] = field(default_factory=dict)
     anew: set[str] = field(default_factory=set)
 
     def __call__(self, batch: Batch) -> Any:
         return self.model(**accepted(self.model, batch))
 
+    def put(self, part: Part, frozen: int) -> None:
+        """Give the model what a part adds.
+
+        Raises: InputError if it cannot have that.
+        """
+        import torch
+
+        rungs = [rung.name for rung in self.ladder.rungs]
+        with torch.random.fork_rng(devices=[]):
+            part.prepare(self, frozen)
+        self.ladder = build_ladder(self.model)
+        if [rung.name for rung in self.ladder.rungs] != rungs:
+            raise bad(part.name, "what it adds makes another ladder of the model")
+
+    def run(self) -> None:
+        import torch
+
+        self.model.eval()
+        with torch.no_grad():
+            self(self.batch)
+
     def copied(self) -> Shell:
         """Another with the same weights, which may be given modules."""
         model = copy.deepcopy(self.model, {id(p): p for p in self.model.parameters()})
         return Shell(model, build_ladder(model), self.batch)
+
+    def weights(self) -> Iterator[Weight]:
+        """Those of the rungs."""
+        for rung, name, value in self.ladder.parameters():
+            if rung is not None:
+                yield Weight(name, value, None, rung, self.model.get_submodule(name.rpartition(".")[0]))
 
 
 @dataclass(frozen=True)
@@ -159,8 +192,10 @@ def model_facts(
     try:
         examples = task.encode(sample, processor, facts, max_length).remove_columns(LENGTH)
         model = skeleton.to_empty(device="cpu")
-        for parameter in model.parameters():  # any numbers do: FLOPs do not depend on them
-            parameter.data.zero_()
+        for (
+            parameter
+        ) in model.parameters():  # FLOPs do not depend on them; some weights are divided by a norm
+            parameter.data.fill_(1e-6)
         for buffer in model.buffers():
             buffer.zero_()
         collate = task.collate(processor)
@@ -215,43 +250,26 @@ def _check_recipes(
 
 
 def _check_parts(recipe: Recipe, shell: Shell) -> None:
-    """Put what the parts add into the model and run it, and look whether they find something to train.
-
-    Raises: InputError at the part that cannot be had.
-    """
-    import torch
-
-    stages = recipe.stages(len(shell.ladder.rungs))
-    if not any(stage.sparse for stage in stages):
+    """Raises: InputError at a part that the model cannot have, or that finds nothing in it to train."""
+    stages = tuple(replace(stage, epochs=1) for stage in recipe.stages(len(shell.ladder.rungs)))
+    composition = repr((recipe.parts, stages))
+    if composition in shell.passed or not any(stage.sparse for stage in stages):
         return
+    family = shell.model.config.model_type
     adding = [part for part in recipe.parts if part.adds]
-    if adding:
-        shell = shell.copied()
-        with torch.random.fork_rng(devices=[]):
-            for part in adding:
-                part.prepare(shell, min(stage.frozen for stage in stages))
-                shell.ladder = build_ladder(shell.model)
-        try:
-            with torch.no_grad():
-                shell.model.eval()
-                shell(shell.batch)
-        except InputError:
-            raise
-        except Exception as error:
-            reason = (
-                f"does not go into a {shell.model.config.model_type} model: {type(error).__name__}: {error}"
-            )
-            raise bad(adding[0].name, reason) from error
-    moving = [weight for weight in _of_rungs(shell) if any(stage.trains(weight.rung) for stage in stages)]
+    tried = shell.copied() if adding else shell
+    try:
+        for part in adding:
+            tried.put(part, min(stage.frozen for stage in stages))
+        if adding:
+            tried.run()
+    except InputError:
+        raise
+    except Exception as error:
+        reason = f"does not go into a {family} model: {type(error).__name__}: {error}"
+        raise bad(adding[0].name, reason) from error
+    moving = [weight for weight in tried.weights() if any(stage.trains(weight.rung) for stage in stages)]
     for part in recipe.parts:
         if not any(part.trains(weight) for weight in moving):
-            reason = (
-                f"finds nothing in the rungs of a {shell.model.config.model_type} model that it could train"
-            )
-            raise bad(part.name, reason)
-
-
-def _of_rungs(shell: Shell) -> Iterator[Weight]:
-    for rung, name, value in shell.ladder.parameters():
-        if rung is not None:
-            yield Weight(name, value, None, rung, shell.model.get_submodule(name.rpartition(".")[0]))
+            raise bad(part.name, f"finds nothing in the rungs of a {family} model that it could train")
+    shell.passed.add(composition)

@@ -337,6 +337,8 @@ def origin(inner: str, task: TaskEntry | None, strategy: StrategyEntry) -> str:
         return f"{strategy.place}.{inner}"
     if task is not None and holds(task.settings):
         return f"{task.place}.{inner}"
+    if inner.partition(".")[0] not in SECTIONS and holds(strategy.preset):
+        return strategy.place  # which names the ready strategy that it is part of
     return inner
 
 

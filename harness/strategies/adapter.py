@@ -42,6 +42,9 @@ class Adapter(Part):
     def settings(cls, value: Any) -> Any:
         return value if isinstance(value, dict) else {"reduction": value}
 
+    def value(self) -> Any:
+        return self.model_dump() if self.norms else self.reduction
+
     def stages(self, stages: tuple[Stage, ...], rungs: int) -> tuple[Stage, ...]:
         return tuple(replace(stage, sparse=True) for stage in stages)
 
@@ -56,6 +59,4 @@ class Adapter(Part):
         from harness.strategies.modules.bottleneck import put_after
 
         for rung in tuned.ladder.rungs[max(1, frozen) :]:
-            # those after the last with weights may not be called
-            block = next((b for b in reversed(rung.blocks) if list(b.parameters())), rung.blocks[-1])
-            put_after(block, self.reduction, f"rung {rung.name}")
+            put_after(rung.blocks, self.reduction, f"rung {rung.name}")

@@ -19,14 +19,16 @@ class Ia3(Injected):
     feed-forward; where one layer gives queries, keys and values, all are scaled); where it has none, layers
     called key and value, and linear layers of the block with more inputs than outputs. Computed by peft.
 
-    The paper trains with Adafactor at 3e-3.
+    The paper trains with Adafactor at 3e-3, without weight decay, which would pull l towards 0.
     """
 
     name: ClassVar[str] = "ia3"
     source: ClassVar[str] = "Liu et al. 2022, arXiv 2205.05638"
     mark: ClassVar[str] = "ia3_"
     presets: ClassVar[Mapping[str, Preset]] = {
-        "ia3": Preset({"ia3": {}, "optimizer": {"name": "adamw", "learning_rate": 3e-3}}, source)
+        "ia3": Preset(
+            {"ia3": {}, "optimizer": {"name": "adamw", "learning_rate": 3e-3, "weight_decay": 0.0}}, source
+        )
     }
 
     targets: tuple[str, ...] | None = None

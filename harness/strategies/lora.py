@@ -33,10 +33,6 @@ class Lora(Injected):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: Literal["all"] | tuple[str, ...] | None = None
 
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"rank": value} if isinstance(value, int) else value
-
     def value(self) -> Any:
         return self.model_dump(mode="json")
 

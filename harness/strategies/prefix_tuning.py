@@ -37,7 +37,11 @@ class PrefixTuning(Part):
     adds: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Preset]] = {
         "prefix-tuning": Preset(
-            {"prefix-tuning": 20, "optimizer": {"name": "adamw", "learning_rate": 5e-3}}, source
+            {
+                "prefix-tuning": 20,
+                "optimizer": {"name": "adamw", "learning_rate": 5e-3, "weight_decay": 0.0},
+            },
+            source,
         )
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -51,14 +52,18 @@ class Bottleneck(nn.Module):
         raise bad("adapter", f"{self.owner} gives a {type(output).__name__}, not a tensor")
 
 
-def put_after(block: nn.Module, reduction: float, owner: str) -> None:
-    """What leaves the block passes through a bottleneck of its width / `reduction` features, of which the
-    block is the parent."""
-    name, last = list(block.named_parameters())[-1]
-    module = block.get_submodule(name.rpartition(".")[0])
+def put_after(blocks: Sequence[nn.Module], reduction: float, owner: str) -> None:
+    """What leaves the last of a rung's modules passes through a bottleneck of its width / `reduction`
+    features, which the first of them holds: where families group modules by their weights, a rung begins with
+    what has a matrix."""
+    # modules after the last with weights may not be called
+    last = next((block for block in reversed(blocks) if list(block.parameters())), blocks[-1])
+    name, weight = list(last.named_parameters())[-1]
+    module = last.get_submodule(name.rpartition(".")[0])
     # of the last weights of a block, in the order in which they are defined, a bias tells the width, too
-    width = last.shape[-1] if isinstance(module, Conv1D) else last.shape[0]
+    width = weight.shape[-1] if isinstance(module, Conv1D) else weight.shape[0]
     made = Bottleneck(width, max(1, int(width / reduction)), isinstance(module, _CHANNELS), owner)
-    block.add_module(NAME, made.to(last.device))
-    if not isinstance(block, nn.Sequential):  # which runs it as its last
-        block.register_forward_hook(made.after)
+    # a sequence would run what it holds
+    holder = next(inner for inner in blocks[0].modules() if not isinstance(inner, nn.Sequential))
+    holder.add_module(NAME, made.to(weight.device))
+    last.register_forward_hook(made.after)
