@@ -134,6 +134,9 @@ class Moments:
         """
         return None
 
+    def settled(self) -> None:
+        """No part changes what the model computes any more: it may be said with fewer weights."""
+
     def state(self) -> Mapping[str, Any]:
         """Tensors and plain values."""
         return {}

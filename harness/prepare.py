@@ -5,9 +5,8 @@ What comes back are plain values, so that planning is a pure function of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,11 @@ from harness import axes, space
 from harness.backbones.base import share_padding
 from harness.backbones.family import NoLadderError
 from harness.backbones.flops import forward_flops
-from harness.backbones.ladder import Ladder, build_ladder
+from harness.backbones.ladder import build_ladder
 from harness.entries import BackboneEntry, StrategyEntry, TaskEntry
 from harness.errors import InputError, Mistake, Mistakes, bad
 from harness.recipe import Training, parse
+from harness.shell import Shell, check_parts
 from harness.spec import Sweep, placed
 from harness.strategies import losses
 from harness.tasks.base import LENGTH, Facts, Task
@@ -38,7 +38,6 @@ class ModelFacts:
         fingerprint: names the pretrained weights, before any source task.
         remarks: what a user should know of how the model reads the data.
         needs_company: it normalises over the examples of a batch (BatchNorm), which have to be two at least.
-        losses: the functions of torch.nn.functional that its loss calls.
     """
 
     model_type: str
@@ -48,7 +47,6 @@ class ModelFacts:
     fingerprint: str
     remarks: list[str] = field(default_factory=list)
     needs_company: bool = False
-    losses: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -89,15 +87,13 @@ def prepare(sweep: Sweep) -> Prepared:
         if entry.name in facts and backbone.name in fingerprints:
             with mistakes.collecting():
                 length = _training(sweep, entry, strategies[0]).max_length
-                models[entry.name, backbone.name] = model_facts(
+                found, shell = model_facts(
                     entry.task, facts[entry.name], backbone, samples[entry.name], length,
                     fingerprints[backbone.name],
                 )  # fmt: skip
-    for entry, backbone, strategies in _looked_at(sweep):
-        if (entry.name, backbone.name) in models:
-            look = cache(partial(_skeleton, entry.task, facts[entry.name], backbone))
-            for strategy in strategies:
-                _check_recipes(sweep, entry, strategy, models[entry.name, backbone.name], look, mistakes)
+                models[entry.name, backbone.name] = found
+                for strategy in strategies:
+                    _check_recipes(sweep, entry, strategy, found, shell, mistakes)
     mistakes.raise_any()
     return Prepared(facts, models)
 
@@ -127,7 +123,7 @@ def _training(sweep: Sweep, task: TaskEntry, strategy: StrategyEntry) -> Trainin
 
 def model_facts(
     task: Task, facts: Facts, backbone: BackboneEntry, sample: Any, max_length: int | None, fingerprint: str
-) -> ModelFacts:
+) -> tuple[ModelFacts, Shell]:
     """Raises: InputError if the model has no ladder, cannot do the kind or cannot read the inputs."""
     from torch.nn.modules.batchnorm import _BatchNorm  # what all of torch's and timm's derive from
 
@@ -142,13 +138,14 @@ def model_facts(
     try:
         examples = task.encode(sample, processor, facts, max_length).remove_columns(LENGTH)
         model = skeleton.to_empty(device="cpu")
-        for parameter in model.parameters():  # any numbers do: FLOPs do not depend on them
-            parameter.data.zero_()
+        for parameter in model.parameters():  # any number would do, were not some divided by a norm of them
+            parameter.data.fill_(1e-6)
         for buffer in model.buffers():
             buffer.zero_()
         collate = task.collate(processor)
+        batch = collate(list(examples), None)
         with losses.named() as called:
-            flops = forward_flops(model, ladder, collate(list(examples), None), len(examples))
+            flops = forward_flops(model, ladder, batch, len(examples))
         if task.augments:  # what does not fit the model when it is varied would fail every trial
             rngs = [np.random.default_rng(index) for index in range(len(examples))]
             forward_flops(model, ladder, collate(list(examples), rngs), len(examples))
@@ -158,7 +155,7 @@ def model_facts(
         raise bad(
             place, f"cannot read the inputs of a {task.kind} task: {type(error).__name__}: {error}"
         ) from error
-    return ModelFacts(
+    found = ModelFacts(
         model_type=skeleton.config.model_type,
         rungs=[rung.name for rung in ladder.rungs],
         sizes=[rung.size for rung in ladder.rungs] + [ladder.head.size],
@@ -166,14 +163,8 @@ def model_facts(
         fingerprint=fingerprint,
         remarks=task.remarks(sample, processor),
         needs_company=any(isinstance(module, _BatchNorm) for module in skeleton.modules()),
-        losses=called,
     )
-
-
-def _skeleton(task: Task, facts: Facts, backbone: BackboneEntry) -> tuple[Any, Ladder]:
-    """The model without weights, and its ladder."""
-    skeleton = backbone.backbone.skeleton(task.auto_class, task.head(facts), backbone.place)
-    return skeleton, build_ladder(skeleton)
+    return found, Shell(model, build_ladder(model), batch, called)  # whose weights are not the skeleton's
 
 
 def _check_recipes(
@@ -181,7 +172,7 @@ def _check_recipes(
     task: TaskEntry,
     strategy: StrategyEntry,
     model: ModelFacts,
-    look: Callable[[], tuple[Any, Ladder]],
+    shell: Shell,
     mistakes: Mistakes,
 ) -> None:
     """What the model cannot do with any of the strategy's values, told where they stand."""
@@ -191,7 +182,7 @@ def _check_recipes(
         try:
             recipe = parse(axes.settings(tree, found, values), "")
             recipe.check(len(model.rungs), "")
-            recipe.canonical(len(model.rungs)).check_model(model.losses, look, "")
+            check_parts(recipe.canonical(len(model.rungs)), shell)
             if model.needs_company and recipe.training.batch_size < 2 * recipe.training.accumulation:
                 reason = "leaves pieces of one example, and the model's BatchNorm needs two at a time"
                 raise bad("training.batch_size", reason)

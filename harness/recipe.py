@@ -8,7 +8,6 @@ have equal hashes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -101,22 +100,6 @@ class Recipe:
         """What a training step takes, as a multiple of one forward and backward pass."""
         return 1.0 + sum(part.extra() for part in self.parts)
 
-    def check_model(self, losses: Sequence[str], look: Callable[[], tuple[Any, Any]], place: str) -> None:
-        """Args:
-            losses: the functions of torch that the model's loss calls.
-            look: gives the model without weights, and its ladder.
-
-        Raises: InputError for parts that the model cannot carry.
-        """
-        mistakes = Mistakes()
-        for part in self.parts:
-            reason = part.reason_against_losses(losses)
-            if not reason and type(part).reason_against_model is not Part.reason_against_model:
-                reason = part.reason_against_model(*look())
-            if reason:
-                mistakes.add(f"{place}.{part.name}", reason)
-        mistakes.raise_any()
-
     def check(self, rungs: int, place: str) -> None:
         """Raises: InputError for parts that the ladder cannot carry."""
         mistakes = Mistakes()
@@ -130,10 +113,14 @@ class Recipe:
             if reason:
                 mistakes.add(f"{place}.{part.name}", reason)
         mistakes.raise_any()
-        for stage in self.stages(rungs):
-            if not stage.head and not any(stage.trains(rung) for rung in range(rungs)):
-                reason = "what trains when and what is frozen leave a stage in which nothing trains"
-                raise bad(place, reason, f"the ladder has {rungs} rungs")
+        stages = self.stages(rungs)
+        moving = [any(stage.trains(rung) for rung in range(rungs)) for stage in stages]
+        if not all(some or stage.head for some, stage in zip(moving, stages, strict=True)):
+            reason = "what trains when and what is frozen leave a stage in which nothing trains"
+            raise bad(place, reason, f"the ladder has {rungs} rungs")
+        if not any(moving) and not all(stage.only_head(rungs) for stage in stages):
+            reason = "what trains when and what is frozen leave nothing of the ladder to train"
+            raise bad(place, reason, f"the ladder has {rungs} rungs; `freeze: all` trains the head alone")
 
     def canonical(self, rungs: int) -> Recipe:
         """The simplest recipe that trains the same way."""

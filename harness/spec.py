@@ -226,6 +226,7 @@ def from_document(doc: Document, bases: list[FilePath]) -> Sweep:
     for _, source in sweep.sources:
         with mistakes.collecting():
             check_strategy(sweep, source.task, source.strategy)
+            _check_source(sweep, source)
     if (cells := len(tasks) * len(backbones) * len(strategies)) > MAX_CELLS:
         mistakes.add("", f"is {cells} cells (task × backbone × strategy), and {MAX_CELLS} is the most")
         mistakes.raise_any()
@@ -255,6 +256,16 @@ def _check_sources(sweep: Sweep, mistakes: Mistakes) -> None:
             if reason:
                 place = f"{strategy.place}.{name}" if name in strategy.settings else strategy.place
                 mistakes.add(place, f"{reason} (backbone '{backbone.name}')")
+
+
+def _check_source(sweep: Sweep, source: SourceEntry) -> None:
+    """Raises: InputError for a strategy that leaves no plain model, which others could start from."""
+    tree = sweep.tree(source.task, source.strategy)
+    found = space.spaces(tree)
+    for part in parse(axes.settings(tree, found, next(axes.probes(found))), "").parts:
+        if part.adds:
+            reason = "puts modules into the model, and what is kept of a source task is the model without any"
+            raise bad(origin(part.name, source.task, source.strategy), reason)
 
 
 def _check_pairs(sweep: Sweep, mistakes: Mistakes) -> None:

@@ -119,10 +119,10 @@ def test_it_trains_exactly_the_weights_that_it_says(name: str, planned: Any, tmp
     said = {w.name for stage in job.stages for w in job.tuned.weights(stage, job.recipe.parts)}
     before = {n: p.detach().clone() for n, p in job.tuned.model.named_parameters()}
     member = Member(job, Progress(), None, Checkpoints(ResultPaths(tmp_path), "t", 1e9))
-    for _ in fit([member]):
-        pass
+    moved: set[str] = set()
+    for _ in fit([member]):  # as the last step leaves it: what was added may be merged at the end
+        moved = {n for n, p in job.tuned.model.named_parameters() if not torch.equal(p, before[n])}
     assert member.error is None
-    moved = {n for n, p in job.tuned.model.named_parameters() if not torch.equal(p, before[n])}
     assert moved == said
     assert moved, "nothing trains"
 
@@ -185,7 +185,7 @@ def test_parts_go_together_or_say_why_not(
         plan, workspace = planned(strategy)
     except InputError as error:
         for mistake in error.mistakes:
-            assert mistake.place.startswith("strategies.one"), mistake
+            assert "strategies.one" in mistake.place, mistake
             assert mistake.reason
         return
     assert result(plan, workspace)["curve"]

@@ -29,7 +29,7 @@ _INSTRUCTIONS = (
 )  # fmt: skip
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 # What users choose; the others are for developers.
-_EXTRAS = ("entities", "vision", "speech", "optimizers", "dashboard")
+_EXTRAS = ("entities", "vision", "speech", "optimizers", "peft", "dashboard")
 _GIB = 1 << 30
 _CGROUP = Path("/sys/fs/cgroup")  # of the container, if this is one
 _SAMPLE = 64 << 20  # bytes written to measure a disk

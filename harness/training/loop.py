@@ -82,6 +82,7 @@ def fit(members: Sequence[Member]) -> Generator[list[Member]]:
             if member.finish(partial(_score, member)):
                 last = evaluate(member.job, member.validation)
                 surviving([(member, partial(member.settle, last.loss, last.metrics))])
+            member.merge()
             clock.share([member])
 
 

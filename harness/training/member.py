@@ -190,6 +190,11 @@ class Member:
         changed = [moments.finished(score) for moments in self._moments.values()]
         return any(changed)
 
+    def merge(self) -> None:
+        """Let parts say with fewer weights what the model computes."""
+        for moments in self._moments.values():
+            moments.settled()
+
     # -- generators ------------------------------------------------------------------------------
 
     @contextmanager

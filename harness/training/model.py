@@ -175,16 +175,18 @@ def fine_tuned(
 def prepared(tuned: FineTuned, frozen: int, parts: Sequence[Part], seed: int) -> FineTuned:
     """The model with what parts change of it before training: they may add modules, so that the same weights
     have other names."""
-    names = {id(parameter): name for name, parameter in tuned.model.named_parameters()}
+    start = {weight: tuned.reference.get(name) for name, weight in tuned.model.named_parameters()}
     for part in parts:
+        names = {weight: name for name, weight in tuned.model.named_parameters()}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, part.name))
             part.prepare(tuned, frozen)
         tuned.ladder = build_ladder(tuned.model)
-    before = {id(p): tuned.reference.get(names[id(p)]) for p in tuned.model.parameters() if id(p) in names}
+        renamed = {names[w]: name for name, w in tuned.model.named_parameters() if w in names}
+        tuned.anew = {renamed.get(name, name) for name in tuned.anew}
     tuned.reference = {
         name: reference
-        for rung, name, parameter in tuned.ladder.parameters()
-        if rung is not None and (reference := before.get(id(parameter))) is not None
+        for rung, name, weight in tuned.ladder.parameters()
+        if rung is not None and (reference := start.get(weight)) is not None
     }
     return tuned
