@@ -21,7 +21,7 @@ _FILE = "optuna.db"
 # Attributes of a trial: checksums of what it was given, and of what it came to.
 _ASKED, _TOLD = "checksum_asked", "checksum_told"
 # What SQLite says of a storage that is whole.
-_NO_FAULT = ("database is locked", "disk is full", "unable to open")
+_NO_FAULT = ("database is locked", "disk is full", "unable to open", "disk I/O error")
 
 
 class Optuna(Search):
