@@ -19,6 +19,7 @@ from harness.records.paths import ResultPaths
 from harness.records.stores import Store, Version
 
 PLAN = ("sweep.yaml", "plan.json", "verdicts.json")
+NOTES = "quarantine/notes"
 PREDICTIONS, CURVES, STUDIES = "predictions", "tb", "optuna.db"
 
 # Someone who looks on asks again and again; so many seconds lie between two pulls at least.
@@ -27,7 +28,8 @@ _pulled: dict[Path, float] = {}
 
 
 def pull(paths: ResultPaths, *more: str, records: bool = True) -> None:
-    """Fetch plan, cells and records (`records`), and what else is named: a file or a folder of the results.
+    """Fetch the plan, what was noted of damage, cells and records (`records`), and what else is named: a file
+    or a folder of the results.
 
     Raises: StorageError if the storage stays away.
     """
@@ -35,7 +37,7 @@ def pull(paths: ResultPaths, *more: str, records: bool = True) -> None:
     if found is None:
         return
     there = found[0].store
-    for name in (*PLAN, *more):
+    for name in (*PLAN, NOTES, *more):
         _bring(there, paths.root, name)
     if records:
         _bring(there, paths.root, paths.cells.name)

@@ -103,6 +103,25 @@ def remarks(paths: ResultPaths) -> list[Remark]:
     return found
 
 
+def since(before: list[Remark], now: list[Remark]) -> list[Remark]:
+    """What has been noted since."""
+    known = list(before)
+    new = []
+    for found in now:
+        if found in known:
+            known.remove(found)
+        else:
+            new.append(found)
+    return new
+
+
+def fetch_notes(paths: ResultPaths) -> None:
+    """Of results on a URI, what others have noted."""
+    for name in remote.names(paths.notes) if remote.mirror(paths.root) else ():
+        if not (paths.notes / name).exists():  # what this machine has noted it has sent
+            remote.latest(paths.notes / name)
+
+
 def _remark(line: str) -> Remark | None:
     try:
         said = json.loads(line)

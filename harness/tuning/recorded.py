@@ -69,8 +69,6 @@ def predictions_whole(paths: ResultPaths, record: Brief) -> bool:
     if not why:
         return True
     path = paths.predictions(record["trial_id"])
-    if not path.exists() and remote.mirror(path) is not None:
-        return True  # they are fetched when they are read
     if path.exists():
         set_aside(paths, path, f"{why}; its trial is run again")
     else:
