@@ -38,6 +38,8 @@ def pull(paths: ResultPaths, *more: str, records: bool = True) -> None:
         return
     there = found[0].store
     for name in (*PLAN, NOTES, *more):
+        if name == STUDIES:
+            _forget_journals(paths)
         _bring(there, paths.root, name)
     if records:
         _bring(there, paths.root, paths.cells.name)
@@ -67,6 +69,12 @@ def _forget(root: Path, name: str, listed: dict[str, Version]) -> None:
     for path in (root / name).rglob("[!.]*"):
         if path.is_file() and path.relative_to(root).as_posix() not in listed:
             path.unlink(missing_ok=True)
+
+
+def _forget_journals(paths: ResultPaths) -> None:
+    """What a process that was killed was doing to the database here: SQLite would undo it in another one."""
+    for end in ("-journal", "-wal", "-shm"):
+        paths.studies.with_name(f"{paths.studies.name}{end}").unlink(missing_ok=True)
 
 
 def _records(there: Store, paths: ResultPaths) -> None:

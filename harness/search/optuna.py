@@ -108,9 +108,11 @@ class _Study:
         self._sign = 1.0 if higher_is_better else -1.0
         self._budget = settings.budget(space)
         self._axes = {".".join(path): (path, axis) for path, axis in space.axes.items()}
-        if not self._study.trials and space.axes:
-            for values in known or [space.default]:
-                self._study.enqueue_trial(self._named(values))
+        if space.axes:
+            studied = [_given(trial) for trial in self._study.trials]
+            for named in map(self._named, known or ([] if studied else [space.default])):
+                if named not in studied:
+                    self._study.enqueue_trial(named)
         waiting = optuna.trial.TrialState.WAITING
         self._again = [t for t in self._study.trials if t.state != waiting][: self._budget]
         self._asked = 0
@@ -177,6 +179,11 @@ class _Study:
                 trial.report(self._sign * reached, step)
             trial.set_user_attr(_TOLD, _checksum([state.name, score]))
             self._study.tell(trial, score, state=state)
+
+
+def _given(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    """The configuration of a trial, asked for or enqueued."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 def _fault(path: FilePath) -> str:
