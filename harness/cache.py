@@ -36,11 +36,11 @@ def digest(value: Any, length: int = 16) -> str:
 def checksum(path: Path, size: int | None = None) -> str:
     """CRC-32 of a file, or of its first `size` bytes, in hexadecimals: against accidents, at gigabytes a
     second. Raises: OSError."""
-    found, left = 0, path.stat().st_size if size is None else size
+    found, left = 0, size
     with path.open("rb") as file:
-        while block := file.read(min(1 << 22, left)):
+        while block := file.read(1 << 22 if left is None else min(1 << 22, left)):
             found = zlib.crc32(block, found)
-            left -= len(block)
+            left = None if left is None else left - len(block)
     return f"{found:08x}"
 
 
@@ -55,20 +55,25 @@ def seal(folder: Path) -> None:
 
 
 def fault(folder: Path) -> str:
-    """Why a sealed folder is not what was written; empty if it is. Reads all of it."""
+    """Why a sealed folder is not what was written; empty if it is. Reads all of it.
+
+    Raises: OSError if a file is there and cannot be read, which says nothing of what was written.
+    """
     try:
         content = json.loads((folder / _LIST).read_text(encoding="utf-8"))
         listed = content["files"]
         if digest(listed) != content["list"]:
             return f"{_LIST} is not what was written"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except FileNotFoundError:
+        return f"{_LIST} is missing"
+    except (ValueError, KeyError, TypeError) as error:
         return f"{_LIST} cannot be read ({type(error).__name__})"
     for name, said in listed.items():
         try:
             if checksum(folder / name) != said:
                 return f"{name} is not what was written"
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
+        except FileNotFoundError:
+            return f"{name} is missing"
     return ""
 
 
@@ -89,6 +94,7 @@ def whole(
     write: Callable[[Path], None],
     told: Callable[[Path, str], None],
     parts: Sequence[str] = (".",),
+    look: Callable[[Path], str] = fault,
 ) -> Path:
     """`written_once`, and once more if it is damaged.
 
@@ -96,12 +102,13 @@ def whole(
         write: leaves a seal in each part.
         told: of the folder and what is wrong with it.
         parts: subfolders to look at.
+        look: what is wrong with one, as `fault` says it.
     """
     written_once(folder, write)
-    if any(fault(folder / part) for part in parts):
+    if any(look(folder / part) for part in parts):
         with FileLock(folder.with_name(f"{folder.name}.check.lock")):
             # another process may have seen to it by now
-            if why := next(filter(None, (fault(folder / part) for part in parts)), ""):
+            if why := next(filter(None, (look(folder / part) for part in parts)), ""):
                 told(folder, why)
                 discard(folder)
                 written_once(folder, write)

@@ -18,6 +18,7 @@ from typing import Any
 
 from harness.pace import Pace, pace
 from harness.records.paths import ResultPaths, slug
+from harness.records.quarantine import remarks, worded
 from harness.records.reader import Reader, at_work_since
 from harness.records.record import STATUSES
 from harness.records.tensorboard import task_folder
@@ -75,6 +76,7 @@ class Status:
     trials: number of trials by fate, each trial once, however many cells share it.
     planned: trials in all, each once.
     device_s: of all trials that have ended.
+    damaged: a line for each file that a run found damaged and made or ran again.
     """
 
     sweep: str
@@ -88,6 +90,7 @@ class Status:
     device_s: float
     metrics: Mapping[str, str]
     seen: float
+    damaged: tuple[str, ...] = ()
 
     @property
     def ended(self) -> int:
@@ -130,6 +133,7 @@ class Status:
             "device_seconds": round(self.device_s, 3),
             "running": running,
             "cells": cells,
+            "damaged": list(self.damaged),
         }
 
 
@@ -174,6 +178,7 @@ class Watcher:
             device_s=sum(ended.device_s for ended in read.ended.values()),
             metrics={str(task["name"]): str(task["primary"]) for task in read.plan["tasks"]},
             seen=now,
+            damaged=tuple(map(worded, remarks(read.paths))),
         )
 
     def _state(self, planned: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from harness.status import CellStatus, Status, Watcher
 # Looking takes a twentieth of the time at most, however large the sweep.
 _SHARE = 20
 _MOST_RUNNING = 8
+_MOST_DAMAGED = 5
 
 
 def watch(watcher: Watcher, console: Console, every: float, as_json: bool) -> None:
@@ -54,8 +55,16 @@ def _looks(watcher: Watcher, every: float) -> Iterator[Status]:
 
 
 def lines(status: Status) -> list[str]:
-    """The whole state: a line for the sweep, one for each cell."""
-    return [printable(headline(status)), *(f"  {_cell_line(cell, status)}" for cell in status.cells)]
+    """The whole state: a line for the sweep, one for each cell, and what was damaged."""
+    cells = (f"  {_cell_line(cell, status)}" for cell in status.cells)
+    return [printable(headline(status)), *cells, *_damaged(status)]
+
+
+def _damaged(status: Status) -> list[str]:
+    """What runs found damaged and made or ran again; the latest of a process last."""
+    more = len(status.damaged) - _MOST_DAMAGED
+    shown = [printable(f"  damaged: {said}") for said in status.damaged[:_MOST_DAMAGED]]
+    return [*shown, f"  and {more} more files, see the report"] if more > 0 else shown
 
 
 def _news(before: Status, status: Status) -> list[str]:
@@ -112,7 +121,7 @@ def _table(status: Status, height: int) -> Group:
     ]
     if len(status.running) > _MOST_RUNNING:
         running.append(f"and {len(status.running) - _MOST_RUNNING} more")
-    room = max(3, height - len(running) - 7)
+    room = max(3, height - len(running) - len(_damaged(status)) - 7)
     shown = sorted(status.cells, key=_rank)[:room] if len(status.cells) > room else status.cells
     ids = {cell.id for cell in shown}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -126,7 +135,7 @@ def _table(status: Status, height: int) -> Group:
     rest = Counter(cell.state for cell in status.cells if cell.id not in ids)
     more = [Text(f"and {sum(rest.values())} more cells: {wording.counts(rest)}")] if rest else []
     at_work = [Text("running:", style="bold"), *(Text(f"  {line}") for line in running)] if running else []
-    return Group(Text(headline(status), style="bold"), table, *more, *at_work)
+    return Group(Text(headline(status), style="bold"), table, *more, *at_work, *map(Text, _damaged(status)))
 
 
 def _rank(cell: CellStatus) -> int:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,24 @@ def read(entry: Any) -> Any:
         return found.task, splits, found.task.facts(splits, found.place)
 
     return make
+
+
+@pytest.fixture
+def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A URI of this process's memory, where no other process looks."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    return f"memory://{request.node.name}-{os.getpid()}"
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Path]:
+    """`machine("b")`: from now on this process keeps what the machine b would."""
+
+    def become(name: str) -> Path:
+        monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / f"cache-{name}"))
+        return tmp_path / f"cache-{name}"
+
+    return become
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:

@@ -78,23 +78,6 @@ def server() -> Iterator[Server]:
         started.stop()
 
 
-@pytest.fixture
-def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
-    return f"memory://{request.node.name}-{os.getpid()}"
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Path]:
-    """`machine("b")`: from now on this process keeps what the machine b would."""
-
-    def become(name: str) -> Path:
-        monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / f"cache-{name}"))
-        return tmp_path / f"cache-{name}"
-
-    return become
-
-
 def until(true: Callable[[], bool], seconds: float = 40) -> None:
     deadline = time.monotonic() + seconds
     while not true():

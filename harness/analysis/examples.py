@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pyarrow.lib import ArrowInvalid
 
 from harness.records.paths import ResultPaths
 from harness.records.record import PARTS, predictions_fault
+from harness.records.sound import sound
 
 Parts: TypeAlias = NDArray[np.float64]
 Examples: TypeAlias = Callable[[str, str], Parts | None]
@@ -27,17 +29,20 @@ def examples_of(paths: ResultPaths, spoilt: Collection[str] = ()) -> Examples:
     the trials that are `spoilt`."""
 
     def read(trial_id: str, metric: str) -> Parts | None:
-        path, column = paths.predictions(trial_id), f"{PARTS}{metric}"
-        if trial_id in spoilt:
-            return None
-        try:
-            if column not in pq.read_schema(path).names:
+        column = f"{PARTS}{metric}"
+
+        def parts(path: Path) -> Parts | None:
+            content = pa.BufferReader(path.read_bytes())  # Arrow tells no error of reading from damage
+            if column not in pq.read_schema(content).names:
                 return None
-            table = pq.read_table(path, columns=["example", column]).sort_by("example")
-            parts = np.array(table[column].to_pylist(), dtype=np.float64)
-        except (OSError, ArrowInvalid, TypeError, ValueError):
+            table = pq.read_table(content, columns=["example", column]).sort_by("example")
+            found = np.array(table[column].to_pylist(), dtype=np.float64)
+            return found if found.ndim == 2 else None
+
+        try:
+            return None if trial_id in spoilt else sound(paths.predictions(trial_id), parts)
+        except (FileNotFoundError, ValueError):
             return None
-        return parts if parts.ndim == 2 else None
 
     return read
 

@@ -19,7 +19,8 @@ from harness.records import index, remote
 from harness.records.paths import ResultPaths
 from harness.records.quarantine import remarks, worded
 from harness.records.record import STATUSES
-from harness.records.seal import unsealed
+from harness.records.seal import read_sealed, unsealed
+from harness.records.sound import sound
 
 PROVENANCE = ("versions", "git", "code", "hardware", "data", "weights")
 COSTS = ("wall_s", "device_s", "flops", "steps", "trainable_params", "peak_memory_mb")
@@ -230,8 +231,8 @@ def number(value: object) -> float | None:
 
 
 def _read(path: Path, text: str | None = None) -> dict[str, Any]:
-    """A JSON object from a file, or from its text. Raises: OSError, ValueError."""
-    return unsealed(path.read_text(encoding="utf-8") if text is None else text)
+    """A JSON object from a file, or from its text. Raises: FileNotFoundError, ValueError, StorageError."""
+    return sound(path, read_sealed) if text is None else unsealed(text)
 
 
 def _plan(path: Path) -> dict[str, Any]:
@@ -244,7 +245,7 @@ def _plan(path: Path) -> dict[str, Any]:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     except FileNotFoundError:
         raise bad(str(path), "there is no plan here", "is this the results folder of a sweep?") from None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise bad(str(path), f"not a usable plan: {error}") from error
     return plan
 
@@ -268,7 +269,7 @@ def _cell(
             winner = None if stored.get("winner") is None else dict(stored["winner"])
             raced_out = dict(stored["raced_out"]) if state == RACED_OUT else None
             problem = str(stored.get("problem", ""))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             asked, state, winner = [], "unreadable", None
             unreadable.append(_complaint(path, error))
     cell = Cell(
@@ -337,7 +338,7 @@ def _record(
         columns["predictions"] = record.get("predictions")
     except FileNotFoundError:
         return {"status": "missing", "reason": ""}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         unreadable.append(_complaint(path, error))
         return {"status": "unreadable", "reason": unreadable[-1]}
     for part in PROVENANCE:

@@ -9,20 +9,23 @@ stale or deleted at any time: the next run of the sweep indexes again what has n
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import zlib
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from harness.cache import checksum
 from harness.records.paths import ResultPaths, replace_file, void
+from harness.records.patience import reading
 from harness.records.record import brief, parse_record
+from harness.records.sound import sound
 
 # Records of one part; so many may have to be read from their files after a kill.
 BATCH = 1000
@@ -36,8 +39,6 @@ _SCHEMA = pa.schema(
     ]
 )
 
-# What Arrow raises for a file that is damaged; its own errors are among these.
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, NotImplementedError)
 _STAMP = ("trial_id", "size", "mtime_ns")
 
 Stamp = tuple[int, int]
@@ -47,11 +48,18 @@ Stamp = tuple[int, int]
 def stamps(paths: ResultPaths) -> dict[str, Stamp]:
     """Every file of a record that there is, by trial id."""
     try:
-        with os.scandir(paths.trials) as entries:
-            found = [(entry.name[:-5], entry.stat()) for entry in entries if entry.name.endswith(".json")]
+        return reading(paths.trials, lambda: dict(_stamps(paths.trials)))
     except FileNotFoundError:
         return {}
-    return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in found}
+
+
+def _stamps(folder: Path) -> Iterator[tuple[str, Stamp]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(".json"):
+                with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                    stat = entry.stat()
+                    yield entry.name[:-5], (stat.st_size, stat.st_mtime_ns)
 
 
 def covered(
@@ -68,36 +76,45 @@ def covered(
         damaged: gets the parts that are not what was written.
     """
     for part in sorted(paths.index.glob("*.parquet")):
-        try:
-            for trial_id, size, changed, text in _rows(part, *_STAMP, column):
-                if left.get(trial_id) == (size, changed):
-                    del left[trial_id]
-                    yield trial_id, text
-        except _DAMAGE:
-            if damaged is not None:
-                damaged.append(part)
+        for trial_id, size, changed, text in rows(part, *_STAMP, column, damaged=damaged):
+            if left.get(trial_id) == (size, changed):
+                del left[trial_id]
+                yield trial_id, text
 
 
 def copies(paths: ResultPaths, trial_ids: Collection[str]) -> dict[str, str]:
     """The latest text that the index holds of these records, whatever their files are like now."""
     found: dict[str, str] = {}
+    wanted = set(trial_ids)
     for part in sorted(paths.index.glob("*.parquet")):
-        try:
-            for trial_id, text in _rows(part, "trial_id", "record"):
-                if trial_id in trial_ids:
-                    found[trial_id] = text
-        except _DAMAGE:
-            continue
+        found |= {trial_id: text for trial_id, text in rows(part, "trial_id", "record") if trial_id in wanted}
     return found
 
 
-def _rows(part: Path, *columns: str) -> Iterator[tuple[Any, ...]]:
-    """Raises: what is in `_DAMAGE`."""
+def rows(part: Path, *columns: str, damaged: list[Path] | None = None) -> list[tuple[Any, ...]]:
+    """The rows of a part; none if it is gone, or damaged.
+
+    Args:
+        damaged: gets the part if it is not what was written.
+    """
+    try:
+        return sound(part, partial(_rows, columns=columns))
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        if damaged is not None:
+            damaged.append(part)
+        return []
+
+
+def _rows(part: Path, columns: tuple[str, ...]) -> list[tuple[Any, ...]]:
+    """Raises: OSError; ValueError and what Arrow raises for a damaged file."""
+    content = part.read_bytes()  # Arrow tells no error of reading from damage
     _, said = _name(part)
-    if said and said != checksum(part):  # Arrow would believe some flipped bits
+    if said and said != f"{zlib.crc32(content):08x}":  # Arrow would believe some flipped bits
         raise ValueError("its checksum is not that of its content")
-    for batch in parquet.ParquetFile(part).iter_batches(BATCH, columns=list(columns)):
-        yield from zip(*(values.to_pylist() for values in batch.columns), strict=True)
+    table = parquet.read_table(pa.BufferReader(content), columns=list(columns))
+    return list(zip(*(table[name].to_pylist() for name in columns), strict=True))
 
 
 def _name(part: Path) -> tuple[str, str]:

@@ -74,6 +74,11 @@ class ResultPaths:
         return self.root / "quarantine"
 
     @property
+    def notes(self) -> Path:
+        """Why each of them is there."""
+        return self.quarantine / "notes"
+
+    @property
     def frame(self) -> Path:
         return self.root / "trials.parquet"
 

@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from harness.errors import RunEndsError, StorageError, no_space
@@ -26,10 +27,15 @@ _AWAY = frozenset(
     getattr(errno, name)
     for name in (
         "EIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH",
-        "ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "EREMOTEIO",
+        "ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "EREMOTEIO", "EAGAIN",
     )
     if hasattr(errno, name)
 )  # fmt: skip
+# What cannot be read for one of these reasons cannot be read a little later either.
+_LASTING = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+)
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 T = TypeVar("T")
 
@@ -83,6 +89,26 @@ def patiently(
                 )
         time.sleep(min(pause, max(0.05, left)))
         pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def reading(path: Path, attempt: Callable[[], T]) -> T:
+    """What is read from a file or a folder. An error of reading says nothing of what was written there: it is
+    waited for, however the operating system calls it, and ends the run if it stays.
+
+    Raises: FileNotFoundError; StorageError; and as it is what else `attempt` raises.
+    """
+
+    def passing(error: Exception) -> bool:
+        # Libraries raise an OSError without a number for content that they cannot make sense of.
+        number = error.errno if isinstance(error, OSError) else None
+        return number is not None and number not in _LASTING | _FULL | {errno.ENOENT}
+
+    try:
+        return patiently(f"{path}: reading", attempt, passing)
+    except OSError as error:
+        if error.errno in _LASTING:
+            raise StorageError(f"{path} cannot be read: {said(error)}") from error
+        raise
 
 
 def _patience() -> float:

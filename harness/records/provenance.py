@@ -13,6 +13,7 @@ from typing import Any
 from harness.cache import checksum, digest
 from harness.records.paths import ResultPaths
 from harness.records.seal import read_sealed
+from harness.records.sound import sound
 from harness.registry import PLUGINS_VARIABLE
 
 PACKAGES = (
@@ -78,16 +79,16 @@ def history(paths: ResultPaths) -> list[dict[str, Any]]:
 
 def _before(paths: ResultPaths) -> list[dict[str, Any]]:
     try:
-        found = read_sealed(paths.plan)["made_by"]
+        found = sound(paths.plan, read_sealed)["made_by"]
         return [entry for entry in found if isinstance(entry, dict)]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass
     for path in sorted(paths.trials.glob("*.json")):  # the plan is lost, or older than this
         try:
-            said = read_sealed(path)["provenance"]
+            said = sound(path, read_sealed)["provenance"]
             commit = (said.get("git") or {}).get("commit")
             return [{"versions": said["versions"], "code": said.get("code"), "commit": commit}]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return []
 

@@ -19,6 +19,7 @@ from harness.records.paths import ResultPaths
 from harness.records.stores import Store, Version
 
 PLAN = ("sweep.yaml", "plan.json", "verdicts.json")
+NOTES = "quarantine/notes"
 PREDICTIONS, CURVES, STUDIES = "predictions", "tb", "optuna.db"
 
 # Someone who looks on asks again and again; so many seconds lie between two pulls at least.
@@ -27,7 +28,8 @@ _pulled: dict[Path, float] = {}
 
 
 def pull(paths: ResultPaths, *more: str, records: bool = True) -> None:
-    """Fetch plan, cells and records (`records`), and what else is named: a file or a folder of the results.
+    """Fetch the plan, what was noted of damage, cells and records (`records`), and what else is named: a file
+    or a folder of the results.
 
     Raises: StorageError if the storage stays away.
     """
@@ -35,7 +37,9 @@ def pull(paths: ResultPaths, *more: str, records: bool = True) -> None:
     if found is None:
         return
     there = found[0].store
-    for name in (*PLAN, *more):
+    for name in (*PLAN, NOTES, *more):
+        if name == STUDIES:
+            _forget_journals(paths)
         _bring(there, paths.root, name)
     if records:
         _bring(there, paths.root, paths.cells.name)
@@ -65,6 +69,12 @@ def _forget(root: Path, name: str, listed: dict[str, Version]) -> None:
     for path in (root / name).rglob("[!.]*"):
         if path.is_file() and path.relative_to(root).as_posix() not in listed:
             path.unlink(missing_ok=True)
+
+
+def _forget_journals(paths: ResultPaths) -> None:
+    """What a process that was killed was doing to the database here: SQLite would undo it in another one."""
+    for end in ("-journal", "-wal", "-shm"):
+        paths.studies.with_name(f"{paths.studies.name}{end}").unlink(missing_ok=True)
 
 
 def _records(there: Store, paths: ResultPaths) -> None:

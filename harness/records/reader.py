@@ -15,9 +15,11 @@ from harness.errors import bad
 from harness.records import index
 from harness.records.index import Stamp
 from harness.records.paths import ResultPaths
+from harness.records.patience import reading
 from harness.records.pull import refresh
 from harness.records.record import STATUSES
 from harness.records.seal import read_sealed, unsealed
+from harness.records.sound import sound
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Reader:
         self._plan_stamp: Stamp | None = None
 
     def read(self) -> None:
-        """Read what has changed. Raises: InputError if there is no usable plan."""
+        """Read what has changed. Raises: InputError if there is no usable plan; StorageError."""
         refresh(self.paths)
         self._read_plan()
         for cell in self.plan["cells"]:
@@ -94,14 +96,14 @@ class Reader:
             stamp = _stamp(path)
             if stamp == self._plan_stamp:
                 return
-            plan = read_sealed(path)
+            plan = sound(path, read_sealed)
             if plan.get("format") != 1:
                 raise ValueError("not of a format that this version reads")
             if missing := {"name", "seeds", "tasks", "cells"} - plan.keys():
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         except FileNotFoundError:
             raise bad(str(path), "there is no plan here", "is this the results folder of a sweep?") from None
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise bad(str(path), f"not a usable plan: {error}") from error
         self.plan, self._plan_stamp = plan, stamp
 
@@ -115,7 +117,7 @@ class Reader:
         if self.cells.get(cell_id, _NOTHING).stamp == stamp:
             return
         try:
-            stored = read_sealed(path)
+            stored = sound(path, read_sealed)
             self.cells[cell_id] = Listed(
                 stamp=stamp,
                 state=str(stored["state"]),
@@ -127,7 +129,7 @@ class Reader:
                 ),
                 confirm=tuple(str(entry["trial_id"]) for entry in stored["confirm"]),
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             self.cells[cell_id] = replace(_NOTHING, stamp=stamp, state="unreadable")
 
     def _read_records(self) -> None:
@@ -192,11 +194,11 @@ def _kept(trial_id: str, stamp: Stamp, text: str) -> Ended:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        return reading(path, lambda: path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return ""
 
 
 def _stamp(path: Path) -> Stamp:
-    stat = path.stat()
+    stat = reading(path, path.stat)
     return stat.st_size, stat.st_mtime_ns

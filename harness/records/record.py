@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 from harness.cache import checksum
 from harness.records.paths import ResultPaths, replace_file
 from harness.records.seal import read_sealed, unsealed, write_sealed
+from harness.records.sound import sound
 
 Status = Literal["finished", "stopped", "diverged", "infeasible", "failed"]
 STATUSES: tuple[Status, ...] = ("finished", "stopped", "diverged", "infeasible", "failed")
@@ -95,11 +96,15 @@ def write_record(paths: ResultPaths, record: Record) -> None:
 
 def read_record(path: Path, trial_id: str | None = None) -> Record | None:
     """The record of a trial, by default the one that the file is named after; None if the file does not hold
-    it."""
+    it. Raises: StorageError if it cannot be read."""
     try:
-        return _record(read_sealed(path), trial_id or path.stem)
-    except (OSError, ValueError):
+        return _sound_record(path, trial_id)
+    except (FileNotFoundError, ValueError):
         return None
+
+
+def _sound_record(path: Path, trial_id: str | None = None) -> Record:
+    return sound(path, lambda there: _record(read_sealed(there), trial_id or path.stem))
 
 
 def parse_record(text: str, trial_id: str) -> Record | None:
@@ -113,10 +118,10 @@ def parse_record(text: str, trial_id: str) -> Record | None:
 def record_fault(path: Path) -> str:
     """Why a file holds no record of the trial that it is named after; empty if it does, or is gone."""
     try:
-        _record(read_sealed(path), path.stem)
+        _sound_record(path)
     except FileNotFoundError:
         return ""
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         return f"no record: {error}"
     return ""
 
@@ -182,12 +187,17 @@ def write_predictions(
 
 def predictions_fault(paths: ResultPaths, trial_id: str, said: str | None) -> str:
     """Why the predictions of a trial are not those of which its record has `said` the checksum; empty if they
-    are, or it speaks of none."""
+    are, or it speaks of none. Raises: StorageError if they cannot be read."""
+
+    def look(path: Path) -> None:
+        if checksum(path) != said:
+            raise ValueError("its checksum is not that of its record")
+
     try:
-        if said is None or checksum(paths.predictions(trial_id)) == said:
-            return ""
+        if said is not None:
+            sound(paths.predictions(trial_id), look)
     except FileNotFoundError:
         return "is missing"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    return "its checksum is not that of its record"
+    except ValueError as error:
+        return str(error)
+    return ""

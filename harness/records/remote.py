@@ -113,6 +113,13 @@ def remove(path: Path) -> None:
         found[0].store.remove(_key(path, found[1]))
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove what a folder holds there; it is not here any more."""
+    if (found := mirror(folder)) is not None:
+        for key in found[0].store.listed(_key(folder, found[1])):
+            found[0].store.remove(key)
+
+
 def latest(path: Path) -> Path:
     """The path itself, its file as it is now: another node may have written or removed it."""
     if (found := mirror(path)) is not None:
@@ -121,6 +128,19 @@ def latest(path: Path) -> Path:
         if version is None:
             path.unlink(missing_ok=True)
         elif version != local_version(path):
+            found[0].store.fetch({key: version}, found[1])
+    return path
+
+
+def anew(path: Path) -> Path:
+    """The path itself, its file or folder fetched whatever is here, if it is there."""
+    if (found := mirror(path)) is not None:
+        if path.is_dir():
+            if present(path):
+                shutil.rmtree(path)
+            return latest_folder(path)
+        key = _key(path, found[1])
+        if (version := found[0].store.version(key)) is not None:
             found[0].store.fetch({key: version}, found[1])
     return path
 

@@ -43,7 +43,7 @@ def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """Raises: OSError, ValueError."""
+    """To be read by `sound`. Raises: OSError, ValueError."""
     return unsealed(path.read_text(encoding="utf-8"))
 
 

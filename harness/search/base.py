@@ -100,7 +100,8 @@ class Search(Plugin):
         """Start or resume the search of a cell; what it must remember it keeps below `folder`.
 
         Args:
-            known: what a search that does not remember had asked for: it asks for these first.
+            known: what the cell had asked for, as far as a search may not remember it: those that it does
+                not it asks for first.
         """
 
     def remembers(self, folder: FilePath) -> bool:

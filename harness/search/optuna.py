@@ -23,7 +23,7 @@ _FILE = "optuna.db"
 # Attributes of a trial: checksums of what it was given, and of what it came to.
 _ASKED, _TOLD = "checksum_asked", "checksum_told"
 # What SQLite says of a storage that is whole.
-_NO_FAULT = ("database is locked", "disk is full", "unable to open")
+_NO_FAULT = ("database is locked", "disk is full", "unable to open", "disk I/O error")
 
 
 class Optuna(Search):
@@ -118,9 +118,11 @@ class _Study:
         self._sign = 1.0 if higher_is_better else -1.0
         self._budget = settings.budget(space)
         self._axes = space.axes
-        if not self._study.trials and space.axes:
-            for values in known or [space.default]:
-                self._study.enqueue_trial(self._named(values))
+        if space.axes:
+            studied = [_given(trial) for trial in self._study.trials]
+            for named in map(self._named, known or ([] if studied else [space.default])):
+                if named not in studied:
+                    self._study.enqueue_trial(named)
         waiting = optuna.trial.TrialState.WAITING
         self._again = [t for t in self._study.trials if t.state != waiting][: self._budget]
         self._asked = 0
@@ -187,6 +189,11 @@ class _Study:
                 trial.report(self._sign * reached, step)
             trial.set_user_attr(_TOLD, _checksum([state.name, score]))
             self._study.tell(trial, score, state=state)
+
+
+def _given(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    """The configuration of a trial, asked for or enqueued."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 def _fault(path: FilePath) -> str:

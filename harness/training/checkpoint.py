@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import time
@@ -16,6 +17,8 @@ from harness.cache import checksum
 from harness.records import remote
 from harness.records.paths import ResultPaths, remove_file, replace_file
 from harness.records.quarantine import set_aside
+from harness.records.sound import sound
+from harness.training.memory import out_of_memory
 
 
 class Place(NamedTuple):
@@ -103,21 +106,15 @@ class Checkpoints:
 
     def load(self) -> tuple[Progress, dict[str, Any]] | None:
         """What was saved last, tensors on the CPU; None if there is nothing, or it is damaged, which is set
-        aside."""
+        aside. Raises: StorageError if it cannot be read."""
         remote.latest(self.path)
         try:
-            if why := _fault(self.path):
-                raise ValueError(why)
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-            progress = Progress(**content["progress"])
-            progress.place = Place(*progress.place)
-            return progress, content["tensors"]
+            return sound(self.path, _read)
         except FileNotFoundError:
             return None
-        except Exception as error:  # whatever a truncated or foreign file makes the reader raise
-            why = " ".join(str(error).split())[:200]
-            set_aside(self._paths, self.path, f"cannot be read: {why}")
-            self.remarks.append(f"its checkpoint was damaged, so that it began anew: {why}")
+        except ValueError as error:
+            set_aside(self._paths, self.path, f"{error}; its trial begins anew")
+            self.remarks.append(f"its checkpoint was damaged, so that it began anew: {error}")
             return None
 
     def remove(self) -> None:
@@ -129,6 +126,22 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     found = checksum(path)
     with path.open("ab") as file:
         file.write(_MARK + found.encode())
+
+
+def _read(path: Path) -> tuple[Progress, dict[str, Any]]:
+    """Raises: OSError; ValueError if it is not what was written."""
+    if why := _fault(path):
+        raise ValueError(why)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        progress = Progress(**content["progress"])
+        progress.place = Place(*progress.place)
+        return progress, content["tensors"]
+    except Exception as error:  # whatever a truncated or foreign file makes the reader raise
+        number = error.errno if isinstance(error, OSError) else None
+        if out_of_memory(error) or number not in (None, errno.EINVAL):  # that is to look before its beginning
+            raise
+        raise ValueError(f"cannot be read: {error}") from error
 
 
 def _fault(path: Path) -> str:

@@ -14,6 +14,7 @@ from harness.cache import digest, seal, whole
 from harness.errors import bad
 from harness.records import provenance
 from harness.records.quarantine import remark
+from harness.records.sound import folder_fault
 from harness.tasks.base import LENGTH, REFERENCE, Batch, Collate, Example, content_hash
 from harness.tasks.splits import SPLITS
 from harness.training.cut import Leaf
@@ -120,7 +121,8 @@ def encode(
             rows.save_to_disk(str(folder / name))
             seal(folder / name)
 
-    return whole(Path(workspace.cache) / "encoded" / key, write, partial(remark, workspace.paths), looked_at)
+    folder, told = Path(workspace.cache) / "encoded" / key, partial(remark, workspace.paths)
+    return whole(folder, write, told, looked_at, folder_fault)
 
 
 @lru_cache(maxsize=8)

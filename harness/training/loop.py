@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import psutil
 import torch
 
 from harness.stage import untouched
@@ -20,6 +19,7 @@ from harness.training.data import GIVEN, Split, cut, evaluation_batches
 from harness.training.heads import CannotBatchError, agree, pieces, together
 from harness.training.job import Job
 from harness.training.member import DivergedError, Member
+from harness.training.memory import memory_mb
 from harness.training.precision import autocast
 
 
@@ -275,10 +275,3 @@ def _evaluation(job: Job, split: Split, loss: float, predictions: list[dict[str,
     metrics = job.task.score(predictions, split.references, job.facts)
     rows = [{"reference": true, **row} for true, row in zip(split.references, predictions, strict=True)]
     return Evaluation(loss / len(split), metrics, rows)
-
-
-def memory_mb(device: torch.device) -> float:
-    """Peak accelerator memory of this trial, or the resident memory of this process."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device)) / 2**20
-    return float(psutil.Process().memory_info().rss) / 2**20

@@ -26,6 +26,7 @@ from harness.backbones.base import Backbone
 from harness.cache import digest, discard, seal, whole, written_once
 from harness.records import provenance
 from harness.records.quarantine import remark
+from harness.records.sound import folder_fault
 from harness.training.cut import Cut, Leaf
 from harness.training.data import Split, encoding_key, open_split
 from harness.training.model import pretrained
@@ -93,12 +94,14 @@ class Prefix:
         if depth not in self.boundaries or split.augmented or once:
             return split
         try:
-            return split.with_store(self._store(name, depth), self.boundaries[depth].alike)
+            stored = split.with_store(self._store(name, depth), self.boundaries[depth].alike)
         except InterruptedError:
             raise
         except Exception as error:  # a full disk, a folder that another process clears away
             self.remarks[depth] = f"what they give cannot be stored ({type(error).__name__}: {error})"
             return split
+        self.remarks.pop(depth, None)  # of a time when there was no room
+        return stored
 
     def _store(self, name: str, depth: int) -> Store:
         if (name, depth) not in self._stores:
@@ -109,7 +112,7 @@ class Prefix:
                     opened = {d: self._open(folder / str(d), d) for d in self.boundaries}
                     os.utime(folder)  # what was used last is deleted last
                     break
-                except (Damaged, OSError) as error:
+                except (Damaged, FileNotFoundError) as error:
                     if attempt:
                         raise
                     remark(self.workspace.paths, folder, str(error))
@@ -163,7 +166,7 @@ def open_prefix(workspace: Workspace, where: Where, device: torch.device) -> Pre
     try:
         # Judged once: rates that each worker measured for itself would come to different answers.
         judge = partial(_judge, prefix=prefix, split=split)
-        whole(folder, judge, partial(remark, workspace.paths))
+        whole(folder, judge, partial(remark, workspace.paths), look=folder_fault)
         judged = json.loads((folder / "cuts.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         prefix.remarks = dict.fromkeys(passes, f"what they give cannot be stored ({error})")

@@ -24,8 +24,9 @@ from harness.training.checkpoint import Checkpoints, Progress
 from harness.training.data import open_split
 from harness.training.drafts import draft
 from harness.training.job import Job, Point
-from harness.training.loop import evaluate, fit, memory_mb
+from harness.training.loop import evaluate, fit
 from harness.training.member import DivergedError, Member
+from harness.training.memory import memory_mb, out_of_memory
 from harness.training.model import fine_tuned, pretrained
 from harness.training.prefix import Where, open_prefix
 from harness.training.workspace import FIRST, Terms, Workspace
@@ -157,10 +158,8 @@ class Attempt:
         self._checkpoints = Checkpoints(
             self._paths, trial["trial_id"], workspace.checkpoint_seconds, workspace.checkpoint_bytes
         )
-        loaded = self._checkpoints.load()
-        self.progress = Progress() if loaded is None else loaded[0]
-        self._saved = None if loaded is None else loaded[1]
-        self.progress.attempts = max(self.progress.attempts + (loaded is not None), terms.lost + 1)
+        self.progress = Progress(attempts=terms.lost + 1)
+        self._saved: dict[str, Any] | None = None
 
     def prepare(self) -> bool:
         """Get ready to train; False if the trial has ended already."""
@@ -169,6 +168,7 @@ class Attempt:
             self.record = known
             return False
         try:
+            self._resume()
             recipe = parse(trial["recipe"], trial["strategy"])
             self._writer = RunWriter(run_folder(self._paths, trial))
             group = digest([*(trial[name] for name in CELL_COLUMNS), trial["hyperparameters"]])
@@ -176,18 +176,17 @@ class Attempt:
             for point in self.progress.curve:
                 self._writer.point(point)
             job = job_of(trial, workspace, recipe, self._device, self._terms.halvings)
-            if job.prefix is not None:
-                frozen = {stage["frozen"] for stage in trial["stages"]}
-                self._notes += [
-                    f"frozen rungs run in every step: {reason}"
-                    for depth, reason in job.prefix.remarks.items()
-                    if depth in frozen
-                ]
             self.member = Member(job, self.progress, self._saved, self._checkpoints)
         except Exception as error:
             self.fail(error)
             return False
         return True
+
+    def _resume(self) -> None:
+        """Go on from the trial's checkpoint, if it has one."""
+        if (loaded := self._checkpoints.load()) is not None:
+            self.progress, self._saved = loaded
+            self.progress.attempts = max(self.progress.attempts + 1, self._terms.lost + 1)
 
     def point(self) -> Record:
         """The record so far, after an evaluation."""
@@ -200,6 +199,7 @@ class Attempt:
         record["sharing"] = self._shared()
         if self._terms.halvings > 0:
             record["notes"].append(f"run with 1/{1 << self._terms.halvings} of the examples at a time")
+        record["notes"] += [*self._unshared(), *self._notes, *self._checkpoints.remarks]
         return record
 
     def _shared(self) -> dict[str, Any]:
@@ -208,6 +208,15 @@ class Attempt:
         if member is None:
             return {"stored": [], "bundle": self.bundle, "batched": False}
         return {"stored": sorted(member.stored), "bundle": self.bundle, "batched": member.batched}
+
+    def _unshared(self) -> list[str]:
+        """Why frozen rungs ran in every step, if they did; known for certain only once all has been read."""
+        member: Member | None = getattr(self, "member", None)
+        if member is None or member.job.prefix is None:
+            return []
+        frozen = {stage["frozen"] for stage in self.trial["stages"]}
+        found = member.job.prefix.remarks.items()
+        return [f"frozen rungs run in every step: {reason}" for depth, reason in found if depth in frozen]
 
     def end(self) -> None:
         """Score what was trained and write the record."""
@@ -283,7 +292,6 @@ class Attempt:
         record = self._draft(status, reason)
         record["metrics"] = self._metrics
         record["drift"], record["retention"] = self._drift, self._retention
-        record["notes"] += [*self._notes, *self._checkpoints.remarks]
         record["predictions"] = self._predictions
         write_record(self._paths, record)
         if self.trial["phase"] == SOURCE and status == "finished":
@@ -345,16 +353,6 @@ def final_point(job: Job, progress: Progress) -> Point:
     """The point of the curve whose weights the trial ends with."""
     best = job.recipe.training.keep == "best" and progress.best is not None
     return progress.curve[progress.best if best else -1]  # type: ignore[index]
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Of the accelerator or the host; the CPU allocator raises a plain RuntimeError."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and any(
-        said in text for said in ("out of memory", "not enough memory", "can't allocate memory")
-    )
 
 
 def explain(error: Exception) -> str:

@@ -15,7 +15,7 @@ import torch
 
 from harness import __version__
 from harness.backbones.ladder import build_ladder
-from harness.cache import digest, discard, fault, seal, written_once
+from harness.cache import digest, discard, seal, written_once
 from harness.plan import FORMAT
 from harness.recipe import parse
 from harness.records import remote
@@ -23,6 +23,7 @@ from harness.records.paths import void
 from harness.records.quarantine import remark
 from harness.records.record import Record, finite, read_record, write_record
 from harness.records.seal import write_sealed
+from harness.records.sound import folder_fault
 from harness.tasks.base import Batch
 from harness.training.data import open_split
 from harness.training.job import Job, sampled
@@ -120,7 +121,7 @@ def recall(trial: Mapping[str, Any], workspace: Workspace) -> Record | None:
     if not cached.is_dir():
         return None
     record = read_record(cached / "record.json", trial["trial_id"])
-    if (why := fault(cached)) or record is None:
+    if (why := folder_fault(cached)) or record is None:
         remark(workspace.paths, cached, why or "record.json is not of this trial")
         discard(cached)
         return None

@@ -144,7 +144,7 @@ class Store:
 
 
 def open_store(folder: Path) -> Store:
-    """Raises: Damaged if the files are not what was written."""
+    """Raises: Damaged if the files are not what was written; OSError if they cannot be read."""
     try:
         content = json.loads((folder / _LEAVES).read_text(encoding="utf-8"))
         for name, checksum in content["checksums"].items():
@@ -159,7 +159,7 @@ def open_store(folder: Path) -> Store:
         needed = [Leaf(*leaf) for leaf in content["needed"]]
         # Copy on write: torch wants memory that it could write to, and nothing is ever written.
         data = torch.from_numpy(np.memmap(folder / _VALUES, dtype=np.uint8, mode="c"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{folder} cannot be read: {error}") from error
     columns, _ = _columns(kinds)
     shift = len(needed)

@@ -81,6 +81,7 @@ class Campaign:
         self._listed = all(cell.configurations is not None for cell in plan.cells)
         self._remembers = self._listed or recorded.search_remembers(plan, paths)
         self._unsaved: dict[str, CellState] = {}
+        self._asked = False  # a search, since its storage was sent to the URI
         self._save_at = 0.0
         self._settled = 0  # so many of the first cells are
         racing = plan.sweep.racing
@@ -105,7 +106,9 @@ class Campaign:
             # Scores of other data, weights or recipes tell a search nothing: they make another study.
             content = self.plan.trial(cell, cell.space.default, 0, "tune").trial_id[:6]
             name = f"{cell.task} | {cell.backbone} | {cell.strategy} | {content}"
-            known = [] if self._remembers else recorded.asked_for(self.plan, self.paths, cell)
+            # On a URI its storage may be older than the cell's file.
+            whole = self._remembers and remote.mirror(self.paths.root) is None
+            known = [] if whole else recorded.asked_for(self.plan, self.paths, cell)
             asker = search.open(cell.space, name, task.higher_is_better, self.paths.root, known)
         else:
             asker = Listed(cell.configurations)
@@ -142,6 +145,9 @@ class Campaign:
         found = None if self.done else self._next()
         while found is None and self._race is not None and self._race.moved():
             found = self._next()  # a cell that waited need not wait any more
+        if self._asked:  # before its trial runs: were it lost with this process, another would be asked for
+            self._asked = False
+            remote.push_database(self.paths.studies)
         self._save_changed()
         return found
 
@@ -222,6 +228,7 @@ class Campaign:
         """Put a cell's next trials into its queue; False if it has none to give now."""
         if not state.exhausted:
             values = state.ask()
+            self._asked = self._asked or not isinstance(state.asker, Listed)
             if values is None:
                 state.exhausted = True
                 self._save(state)

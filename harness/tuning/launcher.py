@@ -139,7 +139,7 @@ def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch
     check_space(plan, paths, cluster is None)
     try:
         with hold(paths), remote.telling(paths.root):
-            pull(paths, STUDIES)
+            pull(paths, STUDIES, PREDICTIONS)
             campaign = _launch(plan, paths, cluster, watch)
             pull(paths, PREDICTIONS, records=False)  # of trials that ran elsewhere
             return campaign

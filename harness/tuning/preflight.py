@@ -17,8 +17,9 @@ from harness.errors import Mistakes
 from harness.plan import Plan, as_dict, count, predicted
 from harness.records import index, provenance
 from harness.records.paths import ResultPaths, write_text
-from harness.records.quarantine import set_aside
+from harness.records.quarantine import read_or_set_aside
 from harness.records.seal import read_sealed, write_sealed
+from harness.records.sound import sound
 from harness.spec import resolved
 
 # What Ray's session takes, and encoded data at least; bytes.
@@ -31,23 +32,26 @@ def recorded_sweep(paths: ResultPaths) -> tuple[str, set[str], set[str]] | None:
     where that is missing or damaged; None if neither can be read."""
     for read, path in ((_read_sweep, paths.sweep), (read_sealed, paths.plan)):
         try:
-            found = read(path)
+            found = sound(path, read)
             tasks, backbones = (
                 {str(entry["name"]) for entry in found[part]} for part in ("tasks", "backbones")
             )
             return str(found["name"]), tasks, backbones
-        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             continue
     return None
 
 
 def _read_sweep(path: Path) -> Mapping[str, Any]:
-    """Raises: OSError, ValueError, yaml.YAMLError."""
+    """Raises: OSError, ValueError."""
     text = path.read_text(encoding="utf-8")
     said, _, body = text.partition("\n")  # in front, where half a file has it, too
     if said.startswith(_SEAL) and said != f"{_SEAL}{digest(body)}":  # else it is of before there were any
         raise ValueError("its checksum is not that of its content")
-    found = yaml.safe_load(text)
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
     if not isinstance(found, dict):
         raise ValueError("holds no settings")
     return found
@@ -55,14 +59,8 @@ def _read_sweep(path: Path) -> Mapping[str, Any]:
 
 def write_definitions(plan: Plan, paths: ResultPaths) -> None:
     """Write sweep.yaml and plan.json. What is there and damaged is set aside first."""
-    read_by = {paths.sweep: _read_sweep, paths.plan: read_sealed}
-    for path, read in read_by.items():
-        try:
-            read(path)
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            set_aside(paths, path, f"cannot be used: {' '.join(str(error).split())[:200]}")
+    read_or_set_aside(paths, paths.sweep, _read_sweep, "it is written again")
+    read_or_set_aside(paths, paths.plan, read_sealed, "it is written again")
     made_by = provenance.history(paths)
     body = dump(resolved(plan.sweep))
     write_text(paths.sweep, f"{_SEAL}{digest(body)}\n{body}")

@@ -7,11 +7,11 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from harness.cache import fault, is_sealed
+from harness.cache import is_sealed
 from harness.plan import Cell, Plan
 from harness.records import index, remote
 from harness.records.paths import ResultPaths, remove_file, write_text
-from harness.records.quarantine import remark, set_aside
+from harness.records.quarantine import read_or_set_aside, remark, set_aside
 from harness.records.record import (
     FINAL,
     Brief,
@@ -22,6 +22,7 @@ from harness.records.record import (
     record_fault,
 )
 from harness.records.seal import read_sealed
+from harness.records.sound import folder_fault, sound
 from harness.search.base import Values, key
 
 
@@ -60,10 +61,7 @@ def briefs(paths: ResultPaths, writer: index.IndexWriter) -> dict[str, str]:
 def set_aside_cells(paths: ResultPaths) -> None:
     """A cell's file is written again from records, whatever became of it."""
     for path in sorted(paths.cells.glob("*.json")):
-        try:
-            read_sealed(path)
-        except (OSError, ValueError) as error:
-            set_aside(paths, path, f"cannot be used: {error}")
+        read_or_set_aside(paths, path, read_sealed, "it is written again from records")
 
 
 def predictions_whole(paths: ResultPaths, record: Brief) -> bool:
@@ -72,8 +70,6 @@ def predictions_whole(paths: ResultPaths, record: Brief) -> bool:
     if not why:
         return True
     path = paths.predictions(record["trial_id"])
-    if not path.exists() and remote.mirror(path) is not None:
-        return True  # they are fetched when they are read
     if path.exists():
         set_aside(paths, path, f"{why}; its trial is run again")
     else:
@@ -85,18 +81,22 @@ def source_whole(paths: ResultPaths, trial_id: str) -> bool:
     """Whether the weights that a source trial left are there, and are what it left. If they are not, they are
     set aside. Those of before there were checksums count."""
     folder = paths.source(trial_id)
-    if not remote.present(folder):
-        return False
-    why = fault(folder) if folder.is_dir() and is_sealed(folder) else ""
-    if why:
-        set_aside(paths, folder, f"{why}; it is trained again, or taken from the cache")
-    return not why
+
+    def look(folder: Path) -> bool:
+        if why := folder_fault(folder) if folder.is_dir() and is_sealed(folder) else "":
+            raise ValueError(why)
+        return True
+
+    there = remote.present(folder)
+    return bool(
+        there and read_or_set_aside(paths, folder, look, "it is trained again, or taken from the cache")
+    )
 
 
 def search_remembers(plan: Plan, paths: ResultPaths) -> bool:
     """Whether the search has what it keeps below the results. What is damaged is set aside."""
     try:
-        return plan.sweep.search.remembers(paths.root)
+        return sound(paths.studies, lambda path: plan.sweep.search.remembers(path.parent))
     except ValueError as error:
         for path in sorted(paths.root.glob("optuna.db*")):  # and its journal
             set_aside(paths, path, f"{error}; the search is told of every record again")
@@ -107,12 +107,12 @@ def asked_for(plan: Plan, paths: ResultPaths, cell: Cell) -> list[Values]:
     """The configurations that a cell has asked for, in this order, as far as they are of the present plan."""
     found: dict[str, Values] = {}
     try:
-        for entry in read_sealed(paths.cell(cell.id))["tune"]:
+        for entry in sound(paths.cell(cell.id), read_sealed)["tune"]:
             with suppress(KeyError):  # of axes that the cell no longer has
                 values = cell.values_of(entry["hyperparameters"])
                 if plan.trial(cell, values, entry["seed"], "tune").trial_id == entry["trial_id"]:
                     found.setdefault(key(values), values)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
     return list(found.values())
 

@@ -42,7 +42,8 @@ def run(chosen: argparse.Namespace) -> int:
         raise InputError(Mistake(name, f"not as in the run before: {change}") for name, change in changes)
     for name, change in changes:
         complain(f"not as in the run before: {name} {change}")
-    noted = len(quarantine.remarks(paths))
+    quarantine.fetch_notes(paths)
+    noted = quarantine.remarks(paths)
     from harness.importing import unwatched
     from harness.tuning import cluster
 
@@ -69,7 +70,7 @@ def run(chosen: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             campaign = None
         finally:
-            for found in quarantine.remarks(paths)[noted:]:
+            for found in quarantine.since(noted, quarantine.remarks(paths)):
                 complain(f"damaged: {quarantine.worded(found)}")
     view.close()
     if campaign is None or not campaign.done:

@@ -40,7 +40,7 @@ class Coverage(Section):
             more = len(study.damaged) - _FILES
             lines = tuple((name,) for name in study.damaged[:_FILES])
             caption = "Files that runs found damaged or missing, and made or ran again" + (
-                f"; {more} more are in quarantine/notes.jsonl." if more > 0 else "."
+                f"; {more} more are in quarantine/notes/." if more > 0 else "."
             )
             blocks.append(Table("damaged", ("file and reason",), lines, caption))
         if study.mixed:
