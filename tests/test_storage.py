@@ -10,8 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -67,12 +68,10 @@ def server() -> Iterator[Server]:
         "AWS_ACCESS_KEY_ID": "harness",
         "AWS_SECRET_ACCESS_KEY": "not-to-be-seen",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_MAX_ATTEMPTS": "1",  # the client's own; ours are what is tested
     }
     with pytest.MonkeyPatch.context() as patched:
         for name, value in settings.items():
             patched.setenv(name, value)
-        patched.setattr("s3fs.S3FileSystem.retries", 1)
         boto3.client("s3").create_bucket(Bucket="bucket")
         yield started
         started.stop()
@@ -83,6 +82,16 @@ def until(true: Callable[[], bool], seconds: float = 40) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.fixture
+def fresh() -> Iterator[Callable[[str], Store]]:
+    """`fresh(uri)`, of a client that has not connected yet: one keeps the server that it has found."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield Store
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def outcomes(there: Store) -> dict[str, Any]:
@@ -262,18 +271,70 @@ def test_a_uri_that_cannot_be_used_is_told_before_anything_runs(
 
 
 def test_without_credentials_it_says_so(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: Server, fresh: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(InputError, match="credentials"):
-        Store("s3://bucket/without").check()
-    s3fs.S3FileSystem.clear_instance_cache()
+        fresh("s3://bucket/without").check()
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers every request as a server does that has too much to do."""
+
+    asked: ClassVar[list[str]] = []
+
+    def answer(self) -> None:
+        self.asked.append(self.command)
+        self.send_response(503)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_PUT = do_HEAD = do_DELETE = answer
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_how_often_is_tried_and_for_how_long_is_ours_to_say(
+    fresh: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two clients of S3, one above the other, would try 25 times before we do a second time."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as busy:
+        threading.Thread(target=busy.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{busy.server_port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "harness")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-to-be-seen")
+        there = fresh("s3://bucket/busy")
+        for attempt in (
+            lambda: there.read("x", seconds=0.0),
+            lambda: there.write("x", b"content", seconds=0.0),
+            lambda: there.listed("x", seconds=0.0),
+        ):
+            Refusing.asked.clear()
+            with pytest.raises(StorageError, match="cannot be reached"):
+                attempt()
+            assert len(Refusing.asked) == 1, Refusing.asked
+        busy.shutdown()
+    began = time.monotonic()  # and nobody listens
+    with pytest.raises(StorageError, match="cannot be reached"):
+        there.read("x", seconds=1.0)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.slow
+def test_a_run_tries_once_whether_it_can_write_there(
+    sweep: Any, memory: str, machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine("a")
+    checks: list[Store] = []
+    plain = Store.check
+    monkeypatch.setattr(Store, "check", lambda self: (checks.append(self), plain(self))[1])
+    path = sweep(strategies={"a": {"freeze": "all"}}, baseline=None, seeds={"tune": 1, "confirm": 0})
+    assert main(["run", str(path), "--local", "--results", memory]) == 0
+    assert len(checks) == 1
 
 
 def test_a_package_that_is_not_installed_is_named() -> None:

@@ -7,14 +7,11 @@ stands for the file here, too (see `records.index`).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from pathlib import Path
 
-from pyarrow import parquet
-
-from harness.records import lease, remote
+from harness.records import index, lease, remote
 from harness.records.paths import ResultPaths
 from harness.records.stores import Store, Version
 
@@ -82,8 +79,7 @@ def _records(there: Store, paths: ResultPaths) -> None:
     listed = there.listed(paths.trials.name)
     wanted = {k: v for k, v in listed.items() if remote.local_version(paths.root / k) != v}
     for key in sorted(parts):
-        with contextlib.suppress(OSError, ValueError, KeyError):  # a damaged part counts as none
-            _restore(paths, key, parts[key], listed, wanted)
+        _restore(paths, key, parts[key], listed, wanted)
     there.fetch(wanted, paths.root)
     _forget(paths.root, paths.trials.name, listed)
 
@@ -91,19 +87,19 @@ def _records(there: Store, paths: ResultPaths) -> None:
 def _restore(
     paths: ResultPaths, part: str, put: Version, listed: dict[str, Version], wanted: dict[str, Version]
 ) -> None:
-    """Write the records that a part of the index has; they are not wanted any more."""
-    columns = ["trial_id", "size", "mtime_ns", "record"]
-    for batch in parquet.ParquetFile(paths.root / part).iter_batches(1000, columns=columns):
-        for trial_id, size, changed, text in zip(*(c.to_pylist() for c in batch.columns), strict=True):
-            path = paths.trial(trial_id)
-            key = path.relative_to(paths.root).as_posix()
-            version = listed.get(key)
-            if version is None or version.size != size or version.changed > put.changed:
-                continue
-            if remote.local_version(path) != (size, changed):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_name(f".{path.name}.{os.getpid()}")
-                temporary.write_text(text, encoding="utf-8")
-                os.utime(temporary, ns=(changed, changed))
-                temporary.replace(path)
-            wanted.pop(key, None)
+    """Write the records that a part of the index has, none if it is damaged; they are not wanted any more."""
+    for trial_id, size, changed, text in index.rows(
+        paths.root / part, "trial_id", "size", "mtime_ns", "record"
+    ):
+        path = paths.trial(trial_id)
+        key = path.relative_to(paths.root).as_posix()
+        version = listed.get(key)
+        if version is None or version.size != size or version.changed > put.changed:
+            continue
+        if remote.local_version(path) != (size, changed):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            temporary.write_text(text, encoding="utf-8")
+            os.utime(temporary, ns=(changed, changed))
+            temporary.replace(path)
+        wanted.pop(key, None)

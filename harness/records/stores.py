@@ -77,6 +77,7 @@ class Store:
             raise bad(uri, f"needs the package {package}", f"pip install {package}") from error
         except Exception as error:
             raise bad(uri, f"cannot be used: {patience.said(error)}") from error
+        _try_once(self._fs)
         self.uri = uri.rstrip("/")
         self._path = str(path).rstrip("/")
         self._whole = protocol in _WHOLE
@@ -225,6 +226,14 @@ class Store:
                     self.uri, f"is not there: {patience.said(cause)}", "make the bucket first"
                 ) from error
             raise bad(self.uri, f"cannot be written: {_refused(cause)}") from error
+
+
+def _try_once(fs: Any) -> None:
+    """S3 has two clients, one above the other, each of which tries five times with pauses of its own. How
+    often is tried, and for how long, `patience` is to say alone."""
+    if {"s3", "s3a"} & set([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol):
+        fs.retries = 1
+        fs.config_kwargs = {**fs.config_kwargs, "retries": {"total_max_attempts": 1}}  # read when it connects
 
 
 def _refusal(error: BaseException) -> bool:

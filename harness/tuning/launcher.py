@@ -81,7 +81,8 @@ def check_folder(sweep: Sweep, paths: ResultPaths) -> None:
 
 
 def preflight(sweep: Sweep, paths: ResultPaths, here: bool) -> Prepared:
-    """Everything that can be found wrong before a trial starts, and what planning needs to know.
+    """Everything that can be found wrong before a trial starts, beside the storage of results (see
+    `remote.check`), and what planning needs to know.
 
     Args:
         here: trials run on this machine. A cluster is looked at once connected.
@@ -90,7 +91,6 @@ def preflight(sweep: Sweep, paths: ResultPaths, here: bool) -> Prepared:
     """
     mistakes = Mistakes()
     with mistakes.collecting():
-        remote.check(paths.root)
         check_folder(sweep, paths)
     with mistakes.collecting():
         if here:
