@@ -42,16 +42,20 @@ def every(axes: Axes) -> list[Values]:
 
 def size(axes: Axes) -> int | None:
     """Number of configurations; None if some axis is continuous."""
-    sizes = {path: axis.size for path, axis in axes.items()}
+    hanging: dict[tuple[Path, str] | None, list[tuple[Path, int]]] = {}
+    for path, axis in axes.items():
+        if (options := axis.size) is None:
+            return None
+        hanging.setdefault(axis.when, []).append((path, options))
 
     def below(condition: tuple[Path, str] | None) -> int:
+        """Of the axes that hang on it. An option without axes of its own is one configuration."""
         return prod(
-            (sizes[path] or 0) + sum(below((path, label)) - 1 for label in axis.labelled)
-            for path, axis in axes.items()
-            if axis.when == condition
+            options + sum(below((path, label)) - 1 for label in axes[path].labelled)
+            for path, options in hanging.get(condition, ())
         )
 
-    return None if None in sizes.values() else below(None)
+    return below(None)
 
 
 def needed(axes: Axes, path: Path) -> Values:

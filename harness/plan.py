@@ -16,11 +16,12 @@ from harness.cache import digest
 from harness.entries import BackboneEntry, StrategyEntry, TaskEntry
 from harness.metrics.scorer import bounds
 from harness.prepare import ModelFacts, Prepared
+from harness.published import search_space
 from harness.recipe import Recipe, parse
 from harness.records.record import finite
 from harness.search.base import SearchSpace, Values
 from harness.space import Path, Space, Tree
-from harness.spec import Sweep, search_space
+from harness.spec import Sweep
 from harness.tasks.base import Task
 
 FORMAT = 1
@@ -353,7 +354,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
                 "budget": cell.budget * sweep.seeds.tune,
                 "configurations": cell.budget,
                 "repeated": cell.repeated,
-                "space": {".".join(path): _axis(axis) for path, axis in cell.space.axes.items()},
+                "space": cell.space.as_dict(),
                 "default": {".".join(path): value for path, value in cell.space.default.items()},
                 "trials": list(cell.trials),
             }
@@ -364,12 +365,6 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "predicted": predicted(plan),
         "notes": notes(plan),
     }
-
-
-def _axis(axis: Space) -> dict[str, Any]:
-    """An axis by the values that trials have on it, and what must be chosen for it to be there."""
-    when = {} if axis.when is None else {"when": hyperparameters(dict([axis.when]))}
-    return {axis.how: list(axis.values), **when}
 
 
 def _best(task: Task) -> float | None:

@@ -20,18 +20,10 @@ from harness.axes import Axes, Values
 from harness.document import Document
 from harness.entries import BackboneEntry, SourceEntry, StrategyEntry, TaskEntry
 from harness.errors import InputError, Mistake, Mistakes, bad, nearest
-from harness.recipe import (
-    DEFAULT_OPTIMIZER,
-    PLUGINS,
-    SECTIONS,
-    configured,
-    default_of,
-    named,
-    parse,
-    plugin_of,
-)
+from harness.published import search_space
+from harness.recipe import DEFAULT_OPTIMIZER, SECTIONS, configured, named, parse
 from harness.registry import Plugin, build, find, plugins
-from harness.search.base import Scheduler, Search, SearchSpace
+from harness.search.base import Scheduler, Search
 from harness.space import Path, Space, Tree
 from harness.strategies.base import Part
 
@@ -307,35 +299,6 @@ def _search(node: Any) -> tuple[Search, Scheduler | None]:
             scheduler = configured("search", Scheduler, section, "search.scheduler")
     mistakes.raise_any()
     return search, scheduler
-
-
-def search_space(tree: Tree, strategy: StrategyEntry) -> SearchSpace:
-    """The axes of a strategy's settings, with the published default on each: that of the ready strategy it
-    starts from, else that of the plug-in.
-
-    Raises: InputError for malformed spaces.
-    """
-    found = space.spaces(tree, strategy.name)
-
-    def default(path: Path, axis: Space) -> Any:
-        around = axes.settings(tree, found, axes.needed(found, path))
-        return _published(axis, around, strategy.preset)
-
-    return SearchSpace(found, axes.configuration(found, default))
-
-
-def _published(axis: Space, tree: Tree, preset: Mapping[str, Any]) -> Any:
-    """The published default of an axis, moved into it, where its options have come to this tree."""
-    section = axis.at[0]
-    ready = plugin_of(section, preset.get(section))
-    if axis.labelled and len(axis.at) == 1 and section in PLUGINS:
-        options = ((value, axis.meaning(value)) for value in axis.values)
-        named = (v for v, o in options if not space.is_space(o) and plugin_of(section, o) == ready)
-        return next(named, axis.values[0])
-    leaves = {path: node for path, node in space.walk(preset) if not isinstance(node, Mapping)}
-    if axis.when is not None and plugin_of(section, tree[section]) != ready:
-        leaves = {}  # what a ready strategy says of one plug-in is not said of another
-    return axis.nearest(leaves.get(axis.at, default_of(tree, axis.at)))
 
 
 def check_strategy(sweep: Sweep, task: TaskEntry | None, strategy: StrategyEntry) -> None:

@@ -25,7 +25,10 @@ from harness.analysis.cells import Configuration
 from harness.analysis.importance import importances
 from harness.analysis.study import load_study
 from harness.cli import main
+from harness.errors import InputError
 from harness.plan import as_dict, count, hyperparameters, make_plan
+from harness.published import search_space
+from harness.recipe import default_of
 from harness.records.paths import ResultPaths
 from harness.search.base import SearchSpace
 from harness.search.optuna import Optuna
@@ -42,7 +45,7 @@ OPTIMIZER: dict[str, Any] = {"choice": [SGD, ADAMW]}
 def axes_of(**strategy: Any) -> SearchSpace:
     sweep = load(strategies={"s": strategy}, search={"algorithm": "random", "trials": 2})
     [entry] = sweep.strategies
-    return spec.search_space(sweep.tree(sweep.tasks[0], entry), entry)
+    return search_space(sweep.tree(sweep.tasks[0], entry), entry)
 
 
 def names(**strategy: Any) -> list[str]:
@@ -135,7 +138,7 @@ def test_what_a_ready_strategy_says_of_one_plug_in_is_not_said_of_another() -> N
 def test_a_default_inside_a_range_among_the_options_stays() -> None:
     strength = {"choice": [0, {"loguniform": [1e-3, 1.0]}]}
     found = default(regularizer={"name": "l2-sp", "strength": strength})
-    published = spec.default_of({"regularizer": "l2-sp"}, ("regularizer", "strength"))
+    published = default_of({"regularizer": "l2-sp"}, ("regularizer", "strength"))
     assert found == {"regularizer.strength": "loguniform", "regularizer.strength.loguniform": published}
 
 
@@ -169,7 +172,7 @@ search: {algorithm: random, trials: 3}
 def test_every_mistake_is_told_inside_the_option_that_it_is_in(tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text(WRONG)
-    with pytest.raises(spec.InputError) as caught:
+    with pytest.raises(InputError) as caught:
         spec.load(path)
     lines = {m.place.partition(": ")[0].rpartition(":")[2]: m for m in caught.value.mistakes}
     told = {m.place.partition(": ")[2]: m.reason for m in caught.value.mistakes}
@@ -473,7 +476,7 @@ def test_an_optuna_sweep_is_killed_in_the_middle_and_carries_on(sweep: Any, tmp_
     shows_hparams(folder, after)
     again = spec.load(paths.sweep)
     [strategy] = again.strategies
-    assert list(spec.search_space(again.tree(again.tasks[0], strategy), strategy).axes) == [
+    assert list(search_space(again.tree(again.tasks[0], strategy), strategy).axes) == [
         ("regularizer",), ("regularizer", "strength"),
     ]  # fmt: skip
     assert main(["run", str(path), "--results", str(tmp_path / "out"), "--local"]) == 0
@@ -515,7 +518,8 @@ def shows_hparams(folder: Path, made: dict[str, dict[str, Any]]) -> None:
 @pytest.mark.timeout(300)
 def test_a_grid_of_options_is_run_reported_replayed_and_remembered(sweep: Any, tmp_path: Path) -> None:
     options = {"choice": [{"name": "sgd", "learning_rate": {"grid": [0.1, 0.01]}}, "adamw"]}
-    path = sweep(**{**SWEEP, "optimizer": options, "regularizer": None, "search": "grid"})
+    strategies = {"full": {"freeze": 0, "optimizer": options}}
+    path = sweep(**{**SWEEP, "strategies": strategies, "regularizer": None, "search": "grid"})
     given = ["--results", str(tmp_path / "out")]
     assert main(["run", str(path), *given, "--local"]) == 0
     paths = ResultPaths(tmp_path / "out" / "small")

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from pydantic import Field
 
@@ -59,6 +59,17 @@ class SearchSpace:
     def size(self) -> int | None:
         """Number of configurations; None if some axis is continuous."""
         return axes.size(self.axes)
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """Every axis by its name: the values that configurations have on it, and what must be chosen for it
+        to be there."""
+        return {
+            ".".join(path): {
+                axis.how: list(axis.values),
+                **({} if axis.when is None else {"when": {".".join(axis.when[0]): axis.when[1]}}),
+            }
+            for path, axis in self.axes.items()
+        }
 
 
 class Search(Plugin):
