@@ -174,21 +174,21 @@ def test_zero_strength_is_no_regulariser() -> None:
     for plugin in ("l2", "l2-sp"):
         for mode in ("loss", "decoupled"):
             zero = build(REGULARIZERS[plugin], {"strength": 0, "mode": mode}, "here")
-            assert zero.canonical(head_only=False) is None and zero.canonical(head_only=True) is None
+            assert zero.canonical(no_start=False) is None and zero.canonical(no_start=True) is None
             acts = build(REGULARIZERS[plugin], {"strength": 0.1, "mode": mode}, "here")
-            assert acts.canonical(head_only=False) == acts
+            assert acts.canonical(no_start=False) == acts
 
 
 def test_a_pull_to_the_start_is_inert_where_only_the_head_trains() -> None:
     """The head has no start; L2 towards zero does act on it, and so does L2-SP's β."""
     pull = build(REGULARIZERS["l2-sp"], {"strength": 0.1}, "here")
-    assert pull.canonical(head_only=True) is None
+    assert pull.canonical(no_start=True) is None
     both = build(REGULARIZERS["l2-sp"], {"strength": 0.1, "head_strength": 0.2}, "here")
     other = build(REGULARIZERS["l2-sp"], {"strength": 5.0, "head_strength": 0.2}, "here")
-    assert both.canonical(head_only=True) == other.canonical(head_only=True)
-    assert both.canonical(head_only=True) is not None
+    assert both.canonical(no_start=True) == other.canonical(no_start=True)
+    assert both.canonical(no_start=True) is not None
     l2 = build(REGULARIZERS["l2"], {"strength": 0.1}, "here")
-    assert l2.canonical(head_only=True) == l2
+    assert l2.canonical(no_start=True) == l2
 
 
 @pytest.mark.parametrize("name", ["l2", "l2-sp"])
