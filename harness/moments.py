@@ -47,11 +47,15 @@ class Tuned(Protocol):
     def __call__(self, batch: Batch) -> Any:
         """The model's outputs, with the loss where the batch has labels."""
 
+    def weights(self, stage: Stage, parts: Sequence[Any] = ()) -> list[Weight]:
+        """What trains in a stage, from the input to the head."""
+
 
 class Setting(Protocol):
     """The trial that a part is bound to.
 
     Attributes:
+        stages: what trains when.
         steps: optimiser steps of all stages together.
     """
 
@@ -63,6 +67,8 @@ class Setting(Protocol):
     def seed(self) -> int: ...
     @property
     def device(self) -> torch.device: ...
+    @property
+    def stages(self) -> tuple[Stage, ...]: ...
     @property
     def steps(self) -> int: ...
 
@@ -77,13 +83,22 @@ class Setting(Protocol):
         """The model of the backbone's source task with that task's head, in evaluation, and batches of that
         task's training examples, both on the device; None for a backbone without one."""
 
+    def laddered(self, model: Any) -> Tuned:
+        """A model that is not trained here (that of `origin` or `source`) with its ladder, to be called with
+        batches of any trial: what frozen rungs gave is left out."""
+
 
 class Moments:
     """What one part does during one trial. Every method may be left out.
 
     Random numbers come from torch's global generator, which is the trial's own. What must outlive an
     interruption is given by `state` and taken back by `load`.
+
+    Attributes:
+        outer: its `forward` is handed what all other parts make of the model's.
     """
+
+    outer: bool = False
 
     def entered(self, index: int, stage: Stage, weights: Sequence[Weight]) -> None:
         """A stage begins (or goes on after an interruption), in which these weights train."""
@@ -98,7 +113,7 @@ class Moments:
 
     def stepping(self, groups: list[dict[str, Any]]) -> None:
         """The gradients are there, clipped. They, and the rates of this step alone (`lr` of the optimiser's
-        groups, which also carry `rung`), may be changed."""
+        groups, which also carry `rung` and `pretrained`), may be changed."""
 
     def stepped(self) -> None:
         """The weights have moved."""

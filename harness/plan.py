@@ -176,7 +176,7 @@ def predicted_flops(recipe: Recipe, model: ModelFacts, sizes: Mapping[str, int],
     """FLOPs of a trial that runs to its end: training steps, evaluations each epoch, one test."""
     total = 0.0
     for stage in recipe.stages(len(model.rungs)):
-        total += stage.epochs * sizes["train"] * training_flops(model.flops, stage)
+        total += stage.epochs * sizes["train"] * training_flops(model.flops, stage) * recipe.passes
         total += stage.epochs * sizes["validation"] * sum(model.flops)
     return total + (0 if phase == "tune" else sizes["test"] * sum(model.flops))
 

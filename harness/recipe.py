@@ -77,6 +77,11 @@ class Recipe:
             stages = part.stages(stages, rungs)
         return stages
 
+    @property
+    def passes(self) -> float:
+        """What a training step takes, as a multiple of one forward and backward pass."""
+        return 1.0 + sum(part.extra() for part in self.parts)
+
     def check(self, rungs: int, place: str) -> None:
         """Raises: InputError for parts that the ladder cannot carry."""
         mistakes = Mistakes()
@@ -96,9 +101,11 @@ class Recipe:
         head_only = all(stage.only_head(rungs) for stage in replace(self, parts=parts).stages(rungs))
         if head_only:
             parts = tuple(part for part in parts if not part.only_rungs)
+        no_start = head_only or any(part.adds for part in parts)
+        if no_start:
+            parts = tuple(part for part in parts if not part.only_pretrained)
         if self.regularizer is None:
             return replace(self, parts=parts)
-        no_start = head_only or any(part.adds for part in parts)
         return replace(self, parts=parts, regularizer=self.regularizer.canonical(no_start))
 
     def conflicts(self, place: str) -> Mistakes:
@@ -120,12 +127,12 @@ class Recipe:
     def as_dict(self) -> Tree:
         """The recipe as a sweep file would write it; `parse` reads it back."""
         tree: Tree = {
-            "optimizer": {"name": self.optimizer.name, **self.optimizer.model_dump(mode="json")},
-            "training": self.training.model_dump(mode="json"),
+            "optimizer": {"name": self.optimizer.name, **self.optimizer.written()},
+            "training": self.training.written(),
             **{part.name: part.value() for part in self.parts},
         }
         if self.regularizer is not None:
-            tree["regularizer"] = {"name": self.regularizer.name, **self.regularizer.model_dump(mode="json")}
+            tree["regularizer"] = {"name": self.regularizer.name, **self.regularizer.written()}
         return tree
 
 

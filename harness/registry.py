@@ -38,7 +38,8 @@ M = TypeVar("M", bound=BaseModel)
 class Plugin(BaseModel):
     """Base of plug-ins that are their own configuration.
 
-    `name` is what a sweep file says; `source` cites where the method and its defaults come from.
+    `name` is what a sweep file says; `source` cites where the method and its defaults come from. `later`
+    names settings that were added after trials had been hashed without them.
     """
 
     model_config = ConfigDict(
@@ -47,6 +48,15 @@ class Plugin(BaseModel):
 
     name: ClassVar[str]
     source: ClassVar[str] = ""
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    def written(self) -> dict[str, Any]:
+        """The settings as a sweep file would write them. What came later is left out where it has its
+        default, so that a recipe of before keeps its hash."""
+        dumped = self.model_dump(mode="json")
+        fields = type(self).model_fields
+        added = {name for name in self.later if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in dumped.items() if name not in added}
 
 
 class PluginError(HarnessError):

@@ -40,6 +40,7 @@ class Part(Plugin):
     Attributes:
         claims: what only one part of a strategy can decide (WHICH, WHEN, …): two with the same are refused.
         only_rungs: it does nothing where the head alone trains.
+        only_pretrained: it does nothing where no pretrained weights train.
         adds: it puts modules of its own into the model, and pretrained weights do not train.
         bundles: heads with it may train as one computation with those of other trials.
     """
@@ -47,6 +48,7 @@ class Part(Plugin):
     presets: ClassVar[Mapping[str, Preset]] = {}
     claims: ClassVar[frozenset[str]] = frozenset()
     only_rungs: ClassVar[bool] = False
+    only_pretrained: ClassVar[bool] = False
     adds: ClassVar[bool] = False
     bundles: ClassVar[bool] = False
 
@@ -87,6 +89,11 @@ class Part(Plugin):
         """What the learning rate of a rung (None: the head) is multiplied by."""
         return 1.0
 
+    def extra(self) -> float:
+        """What a training step takes beyond the forward and backward pass of its batch, as a multiple of
+        these: 1/3 is a forward pass, 2/3 one with gradients of what enters alone."""
+        return 0.0
+
     # -- in a trial ----------------------------------------------------------------------------------
 
     def prepare(self, tuned: Tuned, frozen: int) -> None:
@@ -94,7 +101,8 @@ class Part(Plugin):
         numbers come from torch's global generator, seeded for this part."""
 
     def bind(self, setting: Setting) -> Moments | None:
-        """What it does while a trial trains; None if it does nothing then."""
+        """What it does while a trial trains; None if it does nothing then. The model is as it was before
+        training, also where an interrupted trial goes on."""
         return None
 
 

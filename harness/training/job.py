@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from harness.backbones.ladder import build_ladder
 from harness.recipe import Recipe
 from harness.stage import Stage
 from harness.tasks.base import Batch, Facts, Task, to_device
@@ -75,6 +76,10 @@ class Job:
         """The model as it came from disk, on the device, in evaluation; never to be changed."""
         assert self.start is not None
         return self.start().eval()
+
+    def laddered(self, model: Any) -> FineTuned:
+        """A model that is not trained here, with its ladder, to be called with batches."""
+        return FineTuned(model, build_ladder(model), {})
 
     def sample(self, count: int) -> Iterator[Batch]:
         """Up to `count` training examples, drawn from the trial's seed, as batches on the device."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -59,7 +60,9 @@ class Member:
         parts = job.recipe.parts
         trained = (weight.name for stage in self.stages for weight in job.tuned.weights(stage, parts))
         self._moving = frozenset(trained) | job.tuned.anew  # what never changes needs no copy
+        started = time.monotonic()
         bound = {part.name: part.bind(job) for part in parts}
+        progress.wall_s += time.monotonic() - started  # some look at data first
         self._moments = {name: moments for name, moments in bound.items() if moments is not None}
         self.best: dict[str, torch.Tensor] | None = None
         self.batches: list[list[int]] = []
@@ -148,7 +151,7 @@ class Member:
     def forward(self, batch: Batch) -> Any:
         """The model's outputs in a training step, with what the strategy makes of their loss."""
         forward: Forward = self.job.tuned
-        for moments in self._moments.values():
+        for moments in sorted(self._moments.values(), key=lambda moments: moments.outer):
             forward = partial(moments.forward, forward)
         return forward(batch)
 
@@ -236,7 +239,8 @@ class Member:
         self._optimizer.zero_grad(set_to_none=True)
         progress.steps += 1
         progress.place = progress.place._replace(batch=position + 1)
-        progress.flops += len(self.batches[position]) * training_flops(job.flops, self.stage)
+        step = training_flops(job.flops, self.stage) * job.recipe.passes
+        progress.flops += len(self.batches[position]) * step
         self._loss_sum += loss
         self._loss_count += 1
 
