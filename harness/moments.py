@@ -49,6 +49,9 @@ class Tuned(Protocol):
     def __call__(self, batch: Batch) -> Any:
         """The model's outputs, with the loss where the batch has labels."""
 
+    def weights(self, stage: Stage, parts: Sequence[Any] = ()) -> list[Weight]:
+        """What trains in a stage, from the input to the head."""
+
 
 class Setting(Protocol):
     """The trial that a part is bound to.
@@ -93,9 +96,13 @@ class Moments:
     Random numbers come from torch's global generator, which is the trial's own. What must outlive an
     interruption is given by `state` and taken back by `load`. Where training starts again from the first
     weights (`Stage.restart`), a part is bound anew, unless it says that it `outlasts` that.
+
+    Attributes:
+        outer: its `forward` is handed what all other parts make of the model's.
     """
 
     outlasts: bool = False
+    outer: bool = False
 
     def entered(self, index: int, stage: Stage, weights: Sequence[Weight]) -> None:
         """A stage begins (or goes on after an interruption), in which these weights train."""
@@ -114,7 +121,7 @@ class Moments:
 
     def stepping(self, groups: list[dict[str, Any]]) -> None:
         """The gradients are there, clipped. They, and the rates of this step alone (`lr` of the optimiser's
-        groups, which also carry `rung`), may be changed."""
+        groups, which also carry `rung` and `pretrained`), may be changed."""
 
     def stepped(self) -> None:
         """The weights have moved."""

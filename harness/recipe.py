@@ -128,10 +128,12 @@ class Recipe:
         head_only = all(stage.only_head(rungs) for stage in replace(self, parts=parts).stages(rungs))
         if head_only:
             parts = tuple(part for part in parts if not part.only_rungs)
+        no_start = head_only or any(part.adds for part in parts)
+        if no_start:
+            parts = tuple(part for part in parts if not part.only_pretrained)
         simple = replace(self, parts=parts, training=self.training.canonical())
         if self.regularizer is None:
             return simple
-        no_start = head_only or any(part.adds for part in parts)
         return replace(simple, regularizer=self.regularizer.canonical(no_start))
 
     def conflicts(self, place: str) -> Mistakes:

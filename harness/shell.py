@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from harness.backbones.forward import accepted
 from harness.backbones.ladder import Ladder, build_ladder
 from harness.errors import InputError, Mistakes, bad
 from harness.recipe import Recipe
+from harness.stage import Stage
 from harness.strategies.base import Part
 from harness.tasks.base import Batch
 from harness.weights import Weight
@@ -63,11 +64,14 @@ class Shell:
         model = copy.deepcopy(self.model, {id(p): p for p in self.model.parameters()})
         return Shell(model, build_ladder(model), self.batch, self.losses)
 
-    def weights(self) -> Iterator[Weight]:
-        """Those of the rungs."""
-        for rung, name, value in self.ladder.parameters():
-            if rung is not None:
-                yield Weight(name, value, None, rung, self.model.get_submodule(name.rpartition(".")[0]))
+    def weights(self, stage: Stage, parts: Sequence[Part] = ()) -> list[Weight]:
+        """What trains in a stage."""
+        found = (
+            Weight(name, value, None, rung, self.model.get_submodule(name.rpartition(".")[0]))
+            for rung, name, value in self.ladder.parameters()
+            if stage.trains(rung)
+        )
+        return [weight for weight in found if all(part.trains(weight) for part in parts)]
 
 
 def check_parts(recipe: Recipe, shell: Shell) -> None:
@@ -95,7 +99,7 @@ def check_parts(recipe: Recipe, shell: Shell) -> None:
     except Exception as error:
         reason = f"does not go into a {family} model: {type(error).__name__}: {error}"
         raise bad(adding[0].name, reason) from error
-    moving = [weight for weight in tried.weights() if any(stage.trains(weight.rung) for stage in stages)]
+    moving = [w for stage in stages for w in tried.weights(stage) if w.rung is not None]
     for part in recipe.parts:
         if not any(part.trains(weight) for weight in moving):
             raise bad(part.name, f"finds nothing in the rungs of a {family} model that it could train")

@@ -20,7 +20,7 @@ from harness.prepare import prepare
 from harness.recipe import parse
 from harness.records.paths import ResultPaths
 from harness.registry import plugins
-from harness.strategies.base import Part
+from harness.strategies.base import GRADIENTS, Part
 from harness.training.checkpoint import Checkpoints, Progress
 from harness.training.loop import fit
 from harness.training.member import Member
@@ -31,7 +31,10 @@ PARTS = {
     name: part for name, part in plugins("strategies", Part).items() if part.__module__.startswith("harness.")
 }
 # What a part needs beside its defaults, to do something in a test.
-BESIDE: dict[str, dict[str, Any]] = {"freeze": {"freeze": 2}}
+BESIDE: dict[str, dict[str, Any]] = {
+    "freeze": {"freeze": 2},
+    "recadam": {"recadam": {"gamma": 100.0}},  # for rates a hundred times those of the paper
+}
 # Parts that do nothing on tiny-bert, with the tests of them.
 ELSEWHERE: dict[str, str] = dict.fromkeys(("co-tuning", "lwf", "stochnorm"), "test_features_and_outputs.py")
 
@@ -111,7 +114,8 @@ def result(plan: Plan, workspace: Workspace, points: int | None = None) -> Any:
 
 @every_part
 def test_it_trains_exactly_the_weights_that_it_says(name: str, planned: Any, tmp_path: Path) -> None:
-    """What moves is what some stage lets train; all else stays as it came from disk or as it was drawn."""
+    """What moves is what some stage lets train; all else stays as it came from disk or as it was drawn. Only
+    a part that leaves gradients out may leave a whole tensor where it was."""
     plan, workspace = planned(strategy_of(name))
     trial = trial_of(plan)
     job = job_of(trial.as_dict(), workspace, parse(trial.recipe, "one"), torch.device("cpu"))
@@ -123,7 +127,8 @@ def test_it_trains_exactly_the_weights_that_it_says(name: str, planned: Any, tmp
     for _ in fit([member]):  # as the last step leaves it: what was added may be merged at the end
         moved = {n for n, p in job.tuned.model.named_parameters() if not torch.equal(p, before[n])}
     assert member.error is None
-    assert moved == said
+    assert moved <= said
+    assert moved == said or GRADIENTS in PARTS[name].claims
     assert moved, "nothing trains"
 
 

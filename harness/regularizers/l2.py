@@ -14,8 +14,11 @@ class L2(Regularizer):
     """Plain L2 towards zero: `λ·R(θ) = (λ/2)·‖w‖²` over all trainable weights, head included.
 
     The gradient is λ·w, so λ compares directly with an optimiser's coupled weight decay; unlike weight
-    decay it covers biases and normalisation weights too. The default is the fine-tuning value of the
-    L2-SP study's baseline.
+    decay it covers biases and normalisation weights too. It comes on top of the optimiser's `weight_decay`
+    (0.01 for AdamW): with `mode: decoupled` matrices then decay by the sum of both, and
+    `optimizer: {weight_decay: 0}` leaves λ alone.
+
+    λ defaults to 0.01, the fine-tuning value of the L2-SP study's baseline.
     """
 
     name: ClassVar[str] = "l2"

@@ -16,9 +16,10 @@ class L2SP(Regularizer):
     α is `strength`, β is `head_strength`; sums run over trainable weights, and frozen weights and the
     head have no reference term. The gradient is α·(w − w⁰) and β·head.
 
-    The paper tunes α over 10⁻³…10² and fixes β = 0.01 without other weight decay. Here β defaults to 0
-    because the head already has the optimiser's `weight_decay` (0.01 for AdamW), and so that λ = 0
-    means "no regulariser".
+    The paper tunes α over 10⁻³…10² (the default is 0.1) and fixes β = 0.01 without other weight decay. Here
+    β defaults to 0 because the head already has the optimiser's `weight_decay` (0.01 for AdamW), and so that
+    λ = 0 means "no regulariser". That decay pulls the matrices below the head towards zero as well, against
+    α: `optimizer: {weight_decay: 0}` with `head_strength: 0.01` is the paper's setting.
     """
 
     name: ClassVar[str] = "l2-sp"

@@ -44,6 +44,7 @@ class Part(Plugin):
     Attributes:
         claims: what only one part of a strategy can decide (WHICH, WHEN, …): two with the same are refused.
         only_rungs: it does nothing where the head alone trains.
+        only_pretrained: it does nothing where no pretrained weights train.
         adds: it puts modules of its own into the model, and pretrained weights do not train.
         bundles: heads with it may train as one computation with those of other trials.
         turn: 0 for what narrows all stages, DIVIDES for what makes several of one, REPEATS for what repeats
@@ -55,6 +56,7 @@ class Part(Plugin):
     presets: ClassVar[Mapping[str, Preset]] = {}
     claims: ClassVar[frozenset[str]] = frozenset()
     only_rungs: ClassVar[bool] = False
+    only_pretrained: ClassVar[bool] = False
     adds: ClassVar[bool] = False
     bundles: ClassVar[bool] = False
     turn: ClassVar[int] = 0
@@ -129,7 +131,8 @@ class Part(Plugin):
         numbers come from torch's global generator, seeded for this part."""
 
     def bind(self, setting: Setting) -> Moments | None:
-        """What it does while a trial trains; None if it does nothing then."""
+        """What it does while a trial trains; None if it does nothing then. The model is as it was before
+        training, also where an interrupted trial goes on."""
         return None
 
 

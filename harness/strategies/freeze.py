@@ -12,6 +12,8 @@ from harness.strategies.base import Part, Preset
 
 # A rate for a head on frozen features: an order above full fine-tuning's, as linear probes use it.
 _PROBE_RATE = 1e-3
+# What the recipes of BERT have in common beside rate and decay.
+_BERT = {"batch_size": 16, "warmup": 0.1, "schedule": "linear", "clip": 1.0}
 
 
 class Freeze(Part):
@@ -29,6 +31,27 @@ class Freeze(Part):
     presets: ClassVar[Mapping[str, Preset]] = {
         "full": Preset(
             {"freeze": 0}, "Devlin et al. 2019, arXiv 1810.04805; Mosbach et al. 2021, arXiv 2006.04884"
+        ),
+        "mosbach": Preset(
+            {
+                "freeze": 0,
+                "optimizer": {"name": "adamw", "learning_rate": 2e-5, "epsilon": 1e-6},
+                "training": {**_BERT, "epochs": 20},
+            },
+            "Mosbach, Andriushchenko & Klakow 2021, arXiv 2006.04884, and the settings in their code",
+        ),
+        "bert-original": Preset(
+            {
+                "freeze": 0,
+                "optimizer": {
+                    "name": "adamw",
+                    "learning_rate": 2e-5,
+                    "epsilon": 1e-6,
+                    "bias_correction": False,
+                },
+                "training": {**_BERT, "epochs": 3},
+            },
+            "Devlin et al. 2019, arXiv 1810.04805: BERTAdam, as Mosbach et al. 2021 take it for a baseline",
         ),
         "head-only": Preset(
             {"freeze": "all", "optimizer": {"name": "adamw", "learning_rate": _PROBE_RATE}},

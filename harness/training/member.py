@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -80,7 +81,9 @@ class Member:
                 moments.load(saved["moments"].get(name, {}))
 
     def _bound(self) -> dict[str, Moments]:
+        started = time.monotonic()
         bound = {part.name: part.bind(self.job) for part in self.job.recipe.parts}
+        self.progress.wall_s += time.monotonic() - started  # some look at data first
         return {name: moments for name, moments in bound.items() if moments is not None}
 
     # -- stages and epochs -----------------------------------------------------------------------
@@ -168,7 +171,7 @@ class Member:
     def forward(self, batch: Batch) -> Any:
         """The model's outputs in a training step, with what the strategy makes of their loss."""
         forward: Forward = self.job.tuned
-        for moments in self._moments.values():
+        for moments in sorted(self._moments.values(), key=lambda moments: moments.outer):
             forward = partial(moments.forward, forward)
         return forward(batch)
 

@@ -98,13 +98,13 @@ class FineTuned:
 
 
 def parameter_groups(recipe: Recipe, weights: Sequence[Weight], rungs: int) -> list[dict[str, Any]]:
-    """Groups for the optimiser: each rung, and the head at the end, with and without decay. They carry their
-    `rung` (None: the head)."""
+    """Groups for the optimiser: each rung, and the head at the end, with and without decay, pretrained
+    weights apart from others. They carry their `rung` (None: the head) and whether they are `pretrained`."""
     optimizer = recipe.optimizer
-    groups: dict[tuple[int | None, bool], list[torch.nn.Parameter]] = {}
+    groups: dict[tuple[int | None, bool, bool], list[torch.nn.Parameter]] = {}
     for weight in weights:
         decayed = weight.value.ndim >= _DECAYED_DIMENSIONS
-        groups.setdefault((weight.rung, decayed), []).append(weight.value)
+        groups.setdefault((weight.rung, decayed, weight.reference is not None), []).append(weight.value)
     return [
         {
             "params": parameters,
@@ -113,8 +113,9 @@ def parameter_groups(recipe: Recipe, weights: Sequence[Weight], rungs: int) -> l
             * math.prod(part.rate(rung, rungs) for part in recipe.parts),
             "weight_decay": optimizer.weight_decay if decayed else 0.0,
             "rung": rung,
+            "pretrained": pretrained,
         }
-        for (rung, decayed), parameters in groups.items()
+        for (rung, decayed, pretrained), parameters in groups.items()
     ]
 
 
