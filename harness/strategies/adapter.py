@@ -21,7 +21,8 @@ class Adapter(Part):
     have two per block, of 8 to 256 features, and train the normalisations too (`norms: true`), at 3e-5 to
     3e-3. In both an adapter stands before a residual sum, here, for any family, after the whole block; and
     it begins as nothing at all (W₂ = 0, as in He et al. 2022, arXiv 2110.04366), not just close to it. It
-    cannot be merged, so that the distance of the weights is 0 (but for normalisations).
+    cannot be merged, so that the distance of the weights is 0 but for normalisations, which regularisers
+    towards θ⁰ leave alone here.
     """
 
     name: ClassVar[str] = "adapter"

@@ -128,7 +128,11 @@ class Part(Plugin):
 
     def prepare(self, tuned: Tuned, frozen: int) -> None:
         """Change the model before training, above the first `frozen` rungs, which no stage trains. Random
-        numbers come from torch's global generator, seeded for this part."""
+        numbers come from torch's global generator, seeded for this part. What is added leaves the ladder as
+        it was, and does nothing in rungs that have not trained.
+
+        Raises: InputError if the model cannot have it.
+        """
 
     def bind(self, setting: Setting) -> Moments | None:
         """What it does while a trial trains; None if it does nothing then. The model is as it was before
