@@ -103,4 +103,9 @@ def check_parts(recipe: Recipe, shell: Shell) -> None:
     for part in recipe.parts:
         if not any(part.trains(weight) for weight in moving):
             raise bad(part.name, f"finds nothing in the rungs of a {family} model that it could train")
+    for stage in stages:
+        if not tried.weights(stage, recipe.parts):
+            others = ((part, [p for p in recipe.parts if p is not part]) for part in recipe.parts)
+            guilty = next((p for p, rest in others if tried.weights(stage, rest)), recipe.parts[0])
+            raise bad(guilty.name, f"leaves a stage in which nothing of a {family} model trains")
     shell.passed.add(composition)

@@ -530,6 +530,6 @@ def test_a_grid_of_options_is_run_reported_replayed_and_remembered(sweep: Any, t
     [cell] = plan.cells
     assert asked_for(plan, paths, cell) == cell.configurations
     # one more optimiser with a rate: `optimizer.learning_rate` is now `optimizer[sgd].learning_rate`
-    more = ["optimizer.choice.adamw.learning_rate.grid=[0.001, 0.0005]"]
+    more = ["strategies.full.optimizer.choice.adamw.learning_rate.grid=[0.001, 0.0005]"]
     plan = make_plan(spec.load(paths.sweep, more), plan.prepared)
     assert [hyperparameters(v) for v in asked_for(plan, paths, plan.cells[0])] == []

@@ -521,10 +521,11 @@ def test_every_family_lets_them_in(family: str, kind: str, tmp_path: Path) -> No
     rungs = len(model.rungs)
     (batch,) = itertools.islice(job.sample(8), 1)
     job.tuned.model.eval()  # a pass then differs from the plain one by what the part does alone
-    plain = float(job.tuned(batch).loss)
+    with losses.named() as called:
+        job.tuned(batch)
     for (name, settings), frozen in itertools.product(LOUD.items(), (0, rungs // 2, rungs)):
         part = build(PARTS[name], PARTS[name].settings(settings), name)
-        if part.reason_against_losses(model.losses) or (part.only_rungs and frozen == rungs):
+        if part.reason_against_losses(called) or (part.only_rungs and frozen == rungs):
             continue
         with torch.no_grad():  # so that features differ from those at the start
             for weight in job.tuned.weights(Stage(1, max(1, frozen))):
@@ -722,9 +723,13 @@ def test_it_conforms_where_it_can_be_had(name: str, elsewhere: Any, tmp_path: Pa
     """What every part promises (tests/test_strategies.py)."""
     there = elsewhere(name)
     conformance.test_it_trains_exactly_the_weights_that_it_says(name, there, tmp_path)
-    conformance.test_it_leaves_nothing_behind(name, there)
+
+    def whole(part: str) -> Any:
+        return result(*there(conformance.strategy_of(part)))
+
+    conformance.test_it_leaves_nothing_behind(name, there, whole)
     for points in (1, 6):
-        conformance.test_it_goes_on_where_it_was_interrupted(name, points, there)
+        conformance.test_it_goes_on_where_it_was_interrupted(name, points, there, whole)
     conformance.test_its_work_is_counted(name, there)
     plan, _ = there({}, strategies={"one": {"use": name}})
     assert trial_of(plan).stages

@@ -88,6 +88,7 @@ CASES = [
 ]
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(("family", "kind", "frozen", "precision"), CASES)
 def test_a_stored_prefix_changes_nothing(
     family: str, kind: str, frozen: Any, precision: str, tmp_path: Path

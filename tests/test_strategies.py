@@ -47,18 +47,18 @@ def strategy_of(name: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def planned(models: Any, words_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """`planned(strategy, **changes)`: plan and workspace of a sweep of this strategy: five epochs of three
-    steps, with an evaluation after every second step. The same one is planned once."""
+    """`planned(strategy, **changes)`: plan and workspace of a sweep of this strategy: six epochs of four
+    steps, with an evaluation in the middle of each. The same one is planned once."""
     made: dict[str, tuple[Plan, Workspace]] = {}
 
     def make(strategy: dict[str, Any], **changes: Any) -> tuple[Plan, Workspace]:
         content: dict[str, Any] = {
             "name": "small",
             "backbones": [{"name": "tiny", "path": str(models("bert"))}],
-            "tasks": [word_task(words_csv, train_size=24, validation_size=16)],
+            "tasks": [word_task(words_csv, train_size=32, validation_size=16)],
             "strategies": {"one": {"optimizer": {"learning_rate": 3e-3}, **strategy}},
             "training": {
-                "epochs": 5, "batch_size": 8, "max_length": 16, "evaluate_every": 2, "warmup": 0.0,
+                "epochs": 6, "batch_size": 8, "max_length": 16, "evaluate_every": 2, "warmup": 0.0,
                 "schedule": "constant", "keep": "last",
             },
             "seeds": {"tune": 1, "confirm": 0},

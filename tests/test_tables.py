@@ -401,7 +401,8 @@ def hostile_tables(draw: st.DrawFn) -> str:
     )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.timeout(240)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(text=st.one_of(hostile_tables(), st.text(max_size=200)))
 def test_whatever_a_table_holds_it_is_judged_or_its_mistakes_are_told(
     tmp_path_factory: pytest.TempPathFactory, text: str
