@@ -269,11 +269,13 @@ def test_swa_holds_the_rates_from_its_start(
 
 
 def test_a_stage_without_weights_is_told(planned: Any, models: Any) -> None:
-    """GPT-2's embeddings have no biases."""
+    """GPT-2's embeddings have no biases: told before anything runs."""
     backbones = [{"name": "tiny", "path": str(models("gpt2"))}]
-    plan, workspace = planned({"bitfit": True, "chain-thaw": 1}, backbones=backbones)
-    record = run(trial_of(plan), workspace)
-    assert record["status"] == "failed" and "stage 2 has no weights" in record["reason"]
+    with pytest.raises(InputError) as caught:
+        planned({"bitfit": True, "chain-thaw": 1}, backbones=backbones)
+    (mistake,) = caught.value.mistakes
+    assert mistake.place.endswith("strategies.one.bitfit")
+    assert mistake.reason == "leaves a stage in which nothing of a gpt2 model trains"
 
 
 # -- soups -----------------------------------------------------------------------------------------
