@@ -16,6 +16,11 @@ Batch: TypeAlias = dict[str, Any]
 Forward: TypeAlias = Callable[[Batch], Any]
 
 
+def copied(batch: Batch) -> Batch:
+    """A batch for one more pass: some models write into what they are given by frozen rungs."""
+    return {name: value.copied() if hasattr(value, "copied") else value for name, value in batch.items()}
+
+
 class Strategy(Protocol):
     """A fully specified strategy (`recipe.Recipe`): plug-ins with their settings."""
 
@@ -59,6 +64,7 @@ class Setting(Protocol):
     Attributes:
         stages: what trains when.
         steps: optimiser steps of all stages together; where stages are repeated from the start, of one run.
+        steps_per_epoch: of these.
     """
 
     @property
@@ -73,6 +79,8 @@ class Setting(Protocol):
     def stages(self) -> tuple[Stage, ...]: ...
     @property
     def steps(self) -> int: ...
+    @property
+    def steps_per_epoch(self) -> int: ...
 
     def origin(self) -> Any:
         """The model as it came from disk, on the device, in evaluation; never to be changed."""

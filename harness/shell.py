@@ -12,7 +12,7 @@ from harness.backbones.ladder import Ladder, build_ladder
 from harness.errors import InputError, Mistakes, bad
 from harness.recipe import Recipe
 from harness.stage import Stage
-from harness.strategies.base import Part
+from harness.strategies.base import Part, weights_of
 from harness.tasks.base import Batch
 from harness.weights import Weight
 
@@ -66,12 +66,7 @@ class Shell:
 
     def weights(self, stage: Stage, parts: Sequence[Part] = ()) -> list[Weight]:
         """What trains in a stage."""
-        found = (
-            Weight(name, value, None, rung, self.model.get_submodule(name.rpartition(".")[0]))
-            for rung, name, value in self.ladder.parameters()
-            if stage.trains(rung)
-        )
-        return [weight for weight in found if all(part.trains(weight) for part in parts)]
+        return weights_of(self, stage, parts)
 
 
 def check_parts(recipe: Recipe, shell: Shell) -> None:

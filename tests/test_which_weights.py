@@ -126,7 +126,7 @@ def test_rates_follow_relative_gradient_norms() -> None:
     rung; the head keeps its rate. Four steps are an epoch."""
     part = PARTS["auto-rgn"](batches=2)
     recipe = parse({"auto-rgn": 2, "training": {"epochs": 2}}, "one")
-    setting: Any = SimpleNamespace(steps=8, recipe=recipe)
+    setting: Any = SimpleNamespace(steps=8, steps_per_epoch=4, recipe=recipe)
     rng = np.random.default_rng(0)
     weights = {0: [rng.normal(size=(3, 4)), rng.normal(size=3)], 1: [rng.normal(size=5)], None: [np.ones(2)]}
     steps = [{rung: [rng.normal(size=w.shape) for w in ws] for rung, ws in weights.items()} for _ in range(6)]

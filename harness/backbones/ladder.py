@@ -43,6 +43,11 @@ class Rung:
     def size(self) -> int:
         return sum(parameter.numel() for _, parameter in self.parameters)
 
+    @property
+    def last(self) -> nn.Module:
+        """The last block that has weights: those after it may not be called."""
+        return next((block for block in reversed(self.blocks) if list(block.parameters())), self.blocks[-1])
+
     def redraw(self, model: Any) -> None:
         """Draw its weights anew as the family of `model` initialises them, from torch's global generator.
         What that leaves alone (scales of whole layers) gets what the constructor of a fresh model gives it.

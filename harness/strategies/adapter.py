@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from harness.moments import Tuned
-from harness.stage import Stage
 from harness.strategies.base import WHICH, Part, Preset
 from harness.strategies.normalisation import normalises
 from harness.weights import Weight
@@ -31,6 +29,7 @@ class Adapter(Part):
     )
     claims: ClassVar[frozenset[str]] = frozenset({WHICH})
     only_rungs: ClassVar[bool] = True
+    sparse: ClassVar[bool] = True
     adds: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Preset]] = {
         "adapter": Preset({"adapter": 16.0, "optimizer": {"name": "adamw", "learning_rate": 1e-4}}, source)
@@ -46,9 +45,6 @@ class Adapter(Part):
     def value(self) -> Any:
         return self.model_dump() if self.norms else self.reduction
 
-    def stages(self, stages: tuple[Stage, ...], rungs: int) -> tuple[Stage, ...]:
-        return tuple(replace(stage, sparse=True) for stage in stages)
-
     def trains(self, weight: Weight) -> bool:
         from harness.strategies.modules.bottleneck import NAME
 
@@ -60,4 +56,4 @@ class Adapter(Part):
         from harness.strategies.modules.bottleneck import put_after
 
         for rung in tuned.ladder.rungs[max(1, frozen) :]:
-            put_after(rung.blocks, self.reduction, f"rung {rung.name}")
+            put_after(rung, self.reduction)

@@ -8,11 +8,11 @@ from typing_extensions import Self
 
 from harness.moments import Moments, Setting
 from harness.stage import Stage
-from harness.strategies.base import Part, Preset
+from harness.strategies.base import Preset, Valued
 from harness.weights import Weight
 
 
-class AutoRgn(Part):
+class AutoRgn(Valued):
     """Rates by relative gradient norm: a rung trains at `learning_rate · r / max r`, r = ‖g‖ / ‖w‖ over all
     of its weights that train, where the maximum is that over the rungs.
 
@@ -33,18 +33,11 @@ class AutoRgn(Part):
 
     batches: int = Field(default=5, ge=1, le=1_000_000)
 
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"batches": value}
-
-    def value(self) -> Any:
-        return self.batches
-
     def canonical(self, rungs: int) -> Self | None:
         return self if rungs > 1 else None
 
     def bind(self, setting: Setting) -> Moments:
-        return _Rates(self.batches, max(1, setting.steps // setting.recipe.training.epochs))
+        return _Rates(self.batches, setting.steps_per_epoch)
 
 
 class _Rates(Moments):

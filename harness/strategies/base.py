@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from pydantic import Field
 from typing_extensions import Self
 
 from harness.moments import Moments, Setting, Strategy, Tuned
@@ -45,6 +46,7 @@ class Part(Plugin):
         claims: what only one part of a strategy can decide (WHICH, WHEN, …): two with the same are refused.
         only_rungs: it does nothing where the head alone trains.
         only_pretrained: it does nothing where no pretrained weights train.
+        sparse: only small parts of the rungs that train do (see `trains`).
         adds: it puts modules of its own into the model, and pretrained weights do not train.
         bundles: heads with it may train as one computation with those of other trials.
         turn: 0 for what narrows all stages, DIVIDES for what makes several of one, REPEATS for what repeats
@@ -57,6 +59,7 @@ class Part(Plugin):
     claims: ClassVar[frozenset[str]] = frozenset()
     only_rungs: ClassVar[bool] = False
     only_pretrained: ClassVar[bool] = False
+    sparse: ClassVar[bool] = False
     adds: ClassVar[bool] = False
     bundles: ClassVar[bool] = False
     turn: ClassVar[int] = 0
@@ -109,7 +112,7 @@ class Part(Plugin):
 
     def stages(self, stages: tuple[Stage, ...], rungs: int) -> tuple[Stage, ...]:
         """The stages, refined."""
-        return stages
+        return tuple(replace(stage, sparse=True) for stage in stages) if self.sparse else stages
 
     def trains(self, weight: Weight) -> bool:
         """Whether a weight of a rung (or of the head) that trains does so itself."""
@@ -140,17 +143,53 @@ class Part(Plugin):
         return None
 
 
-class Switch(Part):
+class Valued(Part):
+    """A part with a single setting, which a sweep file writes as the part's value: `name: value`."""
+
+    @classmethod
+    def settings(cls, value: Any) -> Any:
+        (only,) = cls.model_fields
+        return {only: value}
+
+    def value(self) -> Any:
+        (only,) = type(self).model_fields
+        return getattr(self, only)
+
+
+class Switch(Valued):
     """A part that a sweep file turns on: `name: true`."""
 
     on: bool = True
 
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"on": value}
-
-    def value(self) -> Any:
-        return self.on
-
     def canonical(self, rungs: int) -> Self | None:
         return self if self.on else None
+
+
+class Weighted(Part):
+    """A part that adds λ times something to the loss. λ is `strength`, and a number alone stands for it."""
+
+    strength: float = Field(ge=0, le=1e6)
+
+    @classmethod
+    def settings(cls, value: Any) -> Any:
+        plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return {"strength": value} if plain else value
+
+    def canonical(self, rungs: int) -> Self | None:
+        return self if self.strength > 0 else None
+
+
+def weights_of(tuned: Tuned, stage: Stage, parts: Sequence[Part] = ()) -> list[Weight]:
+    """What trains in a stage, from the input to the head."""
+    found = (
+        Weight(
+            name,
+            value,
+            None if name in tuned.anew else tuned.reference.get(name),
+            rung,
+            tuned.model.get_submodule(name.rpartition(".")[0]),
+        )
+        for rung, name, value in tuned.ladder.parameters()
+        if stage.trains(rung)
+    )
+    return [weight for weight in found if all(part.trains(weight) for part in parts)]

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import ClassVar
 
-from harness.stage import Stage
 from harness.strategies.base import WHICH, Preset, Switch
 from harness.weights import Weight
 
@@ -20,12 +18,10 @@ class BitFit(Switch):
     source: ClassVar[str] = "Ben Zaken, Ravfogel & Goldberg 2022, arXiv 2106.10199"
     claims: ClassVar[frozenset[str]] = frozenset({WHICH})
     only_rungs: ClassVar[bool] = True
+    sparse: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Preset]] = {
         "bitfit": Preset({"bitfit": True, "optimizer": {"name": "adamw", "learning_rate": 4e-4}}, source)
     }
-
-    def stages(self, stages: tuple[Stage, ...], rungs: int) -> tuple[Stage, ...]:
-        return tuple(replace(stage, sparse=True) for stage in stages)
 
     def trains(self, weight: Weight) -> bool:
         return weight.rung is None or weight.own_name == "bias"

@@ -8,10 +8,10 @@ from pydantic import field_validator
 from typing_extensions import Self
 
 from harness.stage import Stage
-from harness.strategies.base import Part, Preset
+from harness.strategies.base import Preset, Valued
 
 
-class Block(Part):
+class Block(Valued):
     """Surgical fine-tuning: one rung of the ladder trains, and the head.
 
     `block: k` is the rung, counted as `freeze` counts: rung 0 is the embeddings or the stem, −1 the last
@@ -40,13 +40,6 @@ class Block(Part):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(f"takes the number of a rung or a fraction of the ladder, not {value!r}")
         return value
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"rung": value}
-
-    def value(self) -> Any:
-        return self.rung
 
     def reason_against(self, rungs: int) -> str:
         if isinstance(self.rung, float):

@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field
-from typing_extensions import Self
 
 from harness.moments import Batch, Forward, Moments, Setting
-from harness.strategies.base import Part, Preset
+from harness.strategies.base import Preset, Weighted
 from harness.strategies.features import features, leaving, pooled
 from harness.strategies.losses import with_loss
 
 
-class BatchSpectralShrinkage(Part):
+class BatchSpectralShrinkage(Weighted):
     """Batch spectral shrinkage: `L + η·Σ σ²` over the k smallest singular values σ of the batch's features,
     one row per example: directions of the pretrained features that carry little are shrunk, not transferred.
 
@@ -29,14 +28,6 @@ class BatchSpectralShrinkage(Part):
 
     strength: float = Field(default=1e-3, ge=0, le=1e6)
     k: int = Field(default=1, ge=1, le=10_000)
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return {"strength": value} if plain else value
-
-    def canonical(self, rungs: int) -> Self | None:
-        return self if self.strength > 0 else None
 
     def bind(self, setting: Setting) -> Moments:
         return _Shrinkage(self, setting)

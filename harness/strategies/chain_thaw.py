@@ -3,17 +3,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
 from harness.moments import Strategy
 from harness.stage import Stage
 from harness.strategies.bands import edges, head_alone, top_of
-from harness.strategies.base import DIVIDES, WHEN, Part, Preset
+from harness.strategies.base import DIVIDES, WHEN, Preset, Valued
 
 
-class ChainThaw(Part):
+class ChainThaw(Valued):
     """Train the head alone, then each rung alone from the input up (the head at rest), then everything.
 
     A stage has `epochs` epochs, the last what is left of `training.epochs`, so that budgets stay equal; where
@@ -34,13 +34,6 @@ class ChainThaw(Part):
     }
 
     epochs: int = Field(default=1, ge=1, le=100_000)
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"epochs": value}
-
-    def value(self) -> Any:
-        return self.epochs
 
     def conflict(self, recipe: Strategy) -> str:
         if recipe.training.epochs < 3 * self.epochs:

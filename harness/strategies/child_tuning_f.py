@@ -7,10 +7,10 @@ from pydantic import Field
 from typing_extensions import Self
 
 from harness.moments import Moments, Setting
-from harness.strategies.base import GRADIENTS, Part, Preset
+from harness.strategies.base import GRADIENTS, Preset, Valued
 
 
-class ChildTuningF(Part):
+class ChildTuningF(Valued):
     """Child-Tuning, task-free: in each step every gradient counts with probability p, `g ← g·m/p`,
     m ~ Bernoulli(p) for each weight, head included.
 
@@ -24,13 +24,6 @@ class ChildTuningF(Part):
     presets: ClassVar[Mapping[str, Preset]] = {"child-tuning-f": Preset({"child-tuning-f": 0.3}, source)}
 
     p: float = Field(default=0.3, gt=0, le=1)
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"p": value}
-
-    def value(self) -> Any:
-        return self.p
 
     def canonical(self, rungs: int) -> Self | None:
         return self if self.p < 1 else None

@@ -4,21 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
-from typing_extensions import Self
 
 from harness.moments import Batch, Forward, Moments, Setting
 from harness.stage import Stage
 from harness.strategies import losses as of_models
-from harness.strategies.base import Part, Preset
+from harness.strategies.base import Preset
 from harness.strategies.features import features
-from harness.strategies.source_head import SourceHead, aligned, reason_against
+from harness.strategies.source_head import OfSource, SourceHead, aligned
 from harness.weights import Weight
 
 if TYPE_CHECKING:
     import torch
 
 
-class CoTuning(Part):
+class CoTuning(OfSource):
     """Co-tuning: `L + λ·CE(p(y_s | y), p_s(f(x)))`: on the features of the model under training the head of
     the source task must say what examples of the class y looked like to the source model.
 
@@ -34,27 +33,10 @@ class CoTuning(Part):
 
     name: ClassVar[str] = "co-tuning"
     source: ClassVar[str] = "You, Kou, Long & Wang 2020, NeurIPS 33: Co-Tuning for Transfer Learning"
-    only_rungs: ClassVar[bool] = True
-    by_example: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Preset]] = {"co-tuning": Preset({"co-tuning": {"strength": 2.3}}, source)}
 
     strength: float = Field(default=2.3, ge=0, le=1e6)
     samples: int = Field(default=10_000, ge=1, le=10**9)
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return {"strength": value} if plain else value
-
-    def canonical(self, rungs: int) -> Self | None:
-        return self if self.strength > 0 else None
-
-    def reason_against_losses(self, losses: Sequence[str]) -> str:
-        return of_models.unless(losses, of_models.CLASSES)
-
-    @classmethod
-    def reason_against_source(cls, task: Any, source: Any) -> str:
-        return reason_against(task, source)
 
     def extra(self) -> float:
         return 1 / 3

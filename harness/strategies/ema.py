@@ -9,14 +9,14 @@ from pydantic import Field
 from harness.moments import Moments, Setting, Strategy
 from harness.stage import Stage
 from harness.strategies.averages import swapped
-from harness.strategies.base import SCORED, Part, Preset
+from harness.strategies.base import SCORED, Preset, Valued
 from harness.weights import Weight
 
 if TYPE_CHECKING:
     import torch
 
 
-class Ema(Part):
+class Ema(Valued):
     """Exponential moving average of the weights: after step t, `v ← β_t·v + (1 − β_t)·w` with
     `β_t = min(β, (1 + t)/(10 + t))`, so that the average forgets the start; v is what is scored and kept.
 
@@ -33,13 +33,6 @@ class Ema(Part):
     presets: ClassVar[Mapping[str, Preset]] = {"ema": Preset({"ema": 0.99}, source)}
 
     decay: float = Field(default=0.99, gt=0, lt=1)
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"decay": value}
-
-    def value(self) -> Any:
-        return self.decay
 
     def conflict(self, recipe: Strategy) -> str:
         return "the optimiser already averages the weights" if recipe.optimizer.averages else ""

@@ -98,7 +98,7 @@ def leaving(ladder: Any, first: int) -> Iterator[dict[int, Seen]]:
         for number, rung in enumerate(ladder.rungs):
             if number >= max(1, first):
                 _hook(hooks, rung.blocks[0].register_forward_pre_hook(before(number), with_kwargs=True))
-                _hook(hooks, _last(rung.blocks).register_forward_hook(after(number)))
+                _hook(hooks, rung.last.register_forward_hook(after(number)))
         yield seen
 
 
@@ -138,18 +138,8 @@ def resting(model: Any) -> Iterator[None]:
             module.training = True
 
 
-def copied(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """A batch for one more pass: some models write into what they are given by frozen rungs."""
-    return {name: value.copied() if hasattr(value, "copied") else value for name, value in batch.items()}
-
-
 def _hook(hooks: ExitStack, handle: Any) -> None:
     hooks.callback(handle.remove)
-
-
-def _last(blocks: list[Any]) -> Any:
-    """The last module of a rung that has weights: those after it may not be called."""
-    return next((block for block in reversed(blocks) if list(block.parameters())), blocks[-1])
 
 
 def _arguments(

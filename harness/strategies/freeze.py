@@ -8,7 +8,7 @@ from pydantic import field_validator
 from typing_extensions import Self
 
 from harness.stage import Stage
-from harness.strategies.base import Part, Preset
+from harness.strategies.base import Preset, Valued
 
 # A rate for a head on frozen features: an order above full fine-tuning's, as linear probes use it.
 _PROBE_RATE = 1e-3
@@ -16,7 +16,7 @@ _PROBE_RATE = 1e-3
 _BERT = {"batch_size": 16, "warmup": 0.1, "schedule": "linear", "clip": 1.0}
 
 
-class Freeze(Part):
+class Freeze(Valued):
     """Freeze the ladder from the input up to a depth; the rest and the head train.
 
     `freeze: k` freezes the first k rungs (rung 0 = embeddings or stem), a fraction f in [0, 1] freezes
@@ -72,13 +72,6 @@ class Freeze(Part):
         if isinstance(value, bool) or not (isinstance(value, (int, float)) or value == "all"):
             raise ValueError(f"takes a number of rungs, a fraction of the ladder or 'all', not {value!r}")
         return value
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"depth": value}
-
-    def value(self) -> Any:
-        return self.depth
 
     def reason_against(self, rungs: int) -> str:
         if isinstance(self.depth, str):

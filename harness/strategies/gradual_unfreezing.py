@@ -2,19 +2,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
 from harness.moments import Strategy
 from harness.stage import Stage
 from harness.strategies.bands import edges, head_alone, top_of
-from harness.strategies.base import DIVIDES, WHEN, Part, Preset
+from harness.strategies.base import DIVIDES, WHEN, Preset, Valued
 
 _SOURCE = "Howard & Ruder 2018, arXiv 1801.06146, §3.3"
 
 
-class GradualUnfreezing(Part):
+class GradualUnfreezing(Valued):
     """Train the head first, then one more rung from the top every `epochs` epochs, at last everything that
     the strategy does not freeze for good.
 
@@ -44,13 +44,6 @@ class GradualUnfreezing(Part):
     }
 
     epochs: int = Field(default=1, ge=1, le=100_000)
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"epochs": value}
-
-    def value(self) -> Any:
-        return self.epochs
 
     def conflict(self, recipe: Strategy) -> str:
         if recipe.training.epochs < 2 * self.epochs:

@@ -6,13 +6,11 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.errors import bad
 from harness.moments import Moments, Setting, Strategy, Tuned
-from harness.stage import Stage
 from harness.strategies.base import WHICH, Part
 from harness.weights import Weight
 
@@ -37,14 +35,12 @@ class Injected(Part):
 
     claims: ClassVar[frozenset[str]] = frozenset({WHICH})
     only_rungs: ClassVar[bool] = True
+    sparse: ClassVar[bool] = True
     adds: ClassVar[bool] = True
     mark: ClassVar[str]
 
     def conflict(self, recipe: Strategy) -> str:
         return "" if find_spec("peft") else "needs the package peft: pip install 'finetune-harness[peft]'"
-
-    def stages(self, stages: tuple[Stage, ...], rungs: int) -> tuple[Stage, ...]:
-        return tuple(replace(stage, sparse=True) for stage in stages)
 
     def trains(self, weight: Weight) -> bool:
         return weight.rung is None or f".{self.mark}" in weight.name

@@ -9,10 +9,10 @@ from typing_extensions import Self
 
 from harness.moments import Batch, Forward, Moments, Setting
 from harness.strategies import losses as of_models
-from harness.strategies.base import Part, Preset
+from harness.strategies.base import Preset, Valued
 
 
-class LabelSmoothing(Part):
+class LabelSmoothing(Valued):
     """Label smoothing: cross-entropy against `(1 − ε)·onehot(y) + ε/K` over K classes instead of `onehot(y)`.
 
     ε is 0.1 throughout the papers. In training only: the validation loss is the plain one. For every task
@@ -26,13 +26,6 @@ class LabelSmoothing(Part):
     presets: ClassVar[Mapping[str, Preset]] = {"label-smoothing": Preset({"label-smoothing": 0.1}, source)}
 
     epsilon: float = Field(default=0.1, ge=0, lt=1)
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"epsilon": value}
-
-    def value(self) -> Any:
-        return self.epsilon
 
     def canonical(self, rungs: int) -> Self | None:
         return self if self.epsilon > 0 else None

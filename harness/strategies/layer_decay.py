@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 from typing_extensions import Self
 
-from harness.strategies.base import Part, Preset
+from harness.strategies.base import Preset, Valued
 
 
-class LayerwiseDecay(Part):
+class LayerwiseDecay(Valued):
     """Layer-wise learning-rate decay: a rung that lies k below the top of the ladder trains at
     `learning_rate · decay^k`; the head at its own rate.
 
@@ -29,13 +29,6 @@ class LayerwiseDecay(Part):
     }
 
     decay: float = Field(default=0.95, gt=0, le=1)
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"decay": value}
-
-    def value(self) -> Any:
-        return self.decay
 
     def canonical(self, rungs: int) -> Self | None:
         return self if self.decay < 1 else None

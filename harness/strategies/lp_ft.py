@@ -8,6 +8,7 @@ from pydantic import Field
 
 from harness.moments import Strategy
 from harness.stage import Stage
+from harness.strategies.bands import head_alone
 from harness.strategies.base import DIVIDES, WHEN, Part, Preset
 
 
@@ -38,5 +39,4 @@ class LpFt(Part):
 
     def stages(self, stages: tuple[Stage, ...], rungs: int) -> tuple[Stage, ...]:
         (whole,) = stages
-        probe = replace(whole, epochs=self.probe, frozen=rungs)
-        return probe, replace(whole, epochs=whole.epochs - self.probe)
+        return head_alone(whole, rungs, self.probe), replace(whole, epochs=whole.epochs - self.probe)

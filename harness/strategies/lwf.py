@@ -4,18 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field
-from typing_extensions import Self
 
 from harness.moments import Batch, Forward, Moments, Setting
 from harness.stage import Stage
 from harness.strategies import losses as of_models
-from harness.strategies.base import Part, Preset
+from harness.strategies.base import Preset
 from harness.strategies.features import features
-from harness.strategies.source_head import SourceHead, reason_against
+from harness.strategies.source_head import OfSource, SourceHead
 from harness.weights import Weight
 
 
-class LearningWithoutForgetting(Part):
+class LearningWithoutForgetting(OfSource):
     """Learning without forgetting: `L + λ·CE(softmax(z⁰/T), softmax(z/T))`: on the new task's examples the
     head of the source task must go on saying what it said before, z⁰ with the source model's features and z
     with those under training; averaged over examples (words, pixels).
@@ -26,27 +25,10 @@ class LearningWithoutForgetting(Part):
 
     name: ClassVar[str] = "lwf"
     source: ClassVar[str] = "Li & Hoiem 2016, arXiv 1606.09282"
-    only_rungs: ClassVar[bool] = True
-    by_example: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Preset]] = {"lwf": Preset({"lwf": {"strength": 1.0}}, source)}
 
     strength: float = Field(default=1.0, ge=0, le=1e6)
     temperature: float = Field(default=2.0, gt=0, le=1e3)
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return {"strength": value} if plain else value
-
-    def canonical(self, rungs: int) -> Self | None:
-        return self if self.strength > 0 else None
-
-    def reason_against_losses(self, losses: Sequence[str]) -> str:
-        return of_models.unless(losses, of_models.CLASSES)
-
-    @classmethod
-    def reason_against_source(cls, task: Any, source: Any) -> str:
-        return reason_against(task, source)
 
     def extra(self) -> float:
         return 2 / 3

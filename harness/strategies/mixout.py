@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 from typing_extensions import Self
@@ -10,14 +10,14 @@ from typing_extensions import Self
 from harness.moments import Moments, Setting, Tuned
 from harness.stage import Stage
 from harness.strategies.averages import swapped
-from harness.strategies.base import PERTURBED, Part, Preset
+from harness.strategies.base import PERTURBED, Preset, Valued
 from harness.weights import Weight
 
 if TYPE_CHECKING:
     import torch
 
 
-class Mixout(Part):
+class Mixout(Valued):
     """Mixout: in each step the weights that leave a neuron are, with probability p, its pretrained ones,
     `w̃ = (m·w⁰ + (1 − m)·w − p·w⁰)/(1 − p)`, m ~ Bernoulli(p), so that w̃ is w in the mean. The gradient is
     taken at w̃ and is that of w, `(1 − m)/(1 − p)` times it. Scores are those of w.
@@ -38,13 +38,6 @@ class Mixout(Part):
     presets: ClassVar[Mapping[str, Preset]] = {"mixout": Preset({"mixout": 0.7}, source)}
 
     p: float = Field(default=0.7, ge=0, lt=1)
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"p": value}
-
-    def value(self) -> Any:
-        return self.p
 
     def canonical(self, rungs: int) -> Self | None:
         return self if self.p > 0 else None

@@ -9,7 +9,7 @@ from typing_extensions import Self
 from harness.moments import Batch, Forward, Moments, Setting, Strategy
 from harness.stage import Stage
 from harness.strategies import losses as of_models
-from harness.strategies.base import INPUTS, Part, Preset
+from harness.strategies.base import INPUTS, Preset, Valued
 from harness.strategies.features import entering
 from harness.weights import Weight
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class Mixup(Part):
+class Mixup(Valued):
     """mixup: each example is mixed with another one of its batch, `λ·x_i + (1 − λ)·x_j` with λ ~ Beta(α, α)
     drawn per batch, and learns `λ·L(y_i) + (1 − λ)·L(y_j)`.
 
@@ -38,13 +38,6 @@ class Mixup(Part):
     presets: ClassVar[Mapping[str, Preset]] = {"mixup": Preset({"mixup": 0.2}, source)}
 
     alpha: float = Field(default=0.2, ge=0, le=100)
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"alpha": value}
-
-    def value(self) -> Any:
-        return self.alpha
 
     def canonical(self, rungs: int) -> Self | None:
         return self if self.alpha > 0 else None

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import ClassVar
 
-from harness.stage import Stage
 from harness.strategies.base import WHICH, Preset, Switch
 from harness.strategies.normalisation import normalises
 from harness.weights import Weight
@@ -28,12 +26,10 @@ class Norms(Switch):
     )
     claims: ClassVar[frozenset[str]] = frozenset({WHICH})
     only_rungs: ClassVar[bool] = True
+    sparse: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Preset]] = {
         "norms": Preset({"norms": True, "optimizer": {"name": "adamw", "learning_rate": 1e-3}}, source)
     }
-
-    def stages(self, stages: tuple[Stage, ...], rungs: int) -> tuple[Stage, ...]:
-        return tuple(replace(stage, sparse=True) for stage in stages)
 
     def trains(self, weight: Weight) -> bool:
         return weight.rung is None or normalises(weight)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -34,6 +33,7 @@ class PrefixTuning(Part):
     )
     claims: ClassVar[frozenset[str]] = frozenset({WHICH})
     only_rungs: ClassVar[bool] = True
+    sparse: ClassVar[bool] = True
     adds: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Preset]] = {
         "prefix-tuning": Preset(
@@ -53,9 +53,6 @@ class PrefixTuning(Part):
 
     def value(self) -> Any:
         return self.length
-
-    def stages(self, stages: tuple[Stage, ...], rungs: int) -> tuple[Stage, ...]:
-        return tuple(replace(stage, sparse=True) for stage in stages)
 
     def trains(self, weight: Weight) -> bool:
         from harness.strategies.modules.prefix import NAME

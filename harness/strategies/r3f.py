@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import Self
 
-from harness.moments import Batch, Forward, Moments, Setting
+from harness.moments import Batch, Forward, Moments, Setting, copied
 from harness.stage import Stage
 from harness.strategies import losses as of_models
 from harness.strategies.base import INPUTS, Part, Preset
-from harness.strategies.features import copied, entering
+from harness.strategies.features import entering
 from harness.weights import Weight
 
 if TYPE_CHECKING:

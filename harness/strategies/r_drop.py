@@ -6,13 +6,12 @@ from typing import Any, ClassVar
 from pydantic import Field
 from typing_extensions import Self
 
-from harness.moments import Batch, Forward, Moments, Setting
+from harness.moments import Batch, Forward, Moments, Setting, copied
 from harness.strategies import losses as of_models
-from harness.strategies.base import Part, Preset
-from harness.strategies.features import copied
+from harness.strategies.base import Preset, Valued
 
 
-class RDrop(Part):
+class RDrop(Valued):
     """R-Drop: every batch passes twice, with different dropout, and the two must agree:
     `½(L₁ + L₂) + α·½(KL(p₁‖p₂) + KL(p₂‖p₁))`, both averaged over what the loss counts (examples, words).
 
@@ -27,13 +26,6 @@ class RDrop(Part):
     presets: ClassVar[Mapping[str, Preset]] = {"r-drop": Preset({"r-drop": 1.0}, source)}
 
     strength: float = Field(default=1.0, ge=0, le=1e6)
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"strength": value}
-
-    def value(self) -> Any:
-        return self.strength
 
     def canonical(self, rungs: int) -> Self | None:
         return self if self.strength > 0 else None

@@ -2,17 +2,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 from typing_extensions import Self
 
 from harness.moments import Strategy, Tuned
 from harness.stage import Stage
-from harness.strategies.base import WHICH, Part, Preset
+from harness.strategies.base import WHICH, Preset, Valued
 
 
-class Reinit(Part):
+class Reinit(Valued):
     """Draw the top `blocks` blocks anew, as the family initialises them, and what follows the last block (a
     pooler, a final norm).
 
@@ -25,13 +25,6 @@ class Reinit(Part):
     presets: ClassVar[Mapping[str, Preset]] = {"reinit": Preset({"reinit": 1}, source)}
 
     blocks: int = Field(default=1, ge=0, le=100_000)
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"blocks": value}
-
-    def value(self) -> Any:
-        return self.blocks
 
     def reason_against(self, rungs: int) -> str:
         if self.blocks > rungs - 1:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 from typing_extensions import Self
 
-from harness.moments import Batch, Forward, Moments, Setting, Strategy
+from harness.moments import Batch, Forward, Moments, Setting, Strategy, copied
 from harness.stage import Stage
-from harness.strategies.base import PERTURBED, Part, Preset
+from harness.strategies.base import PERTURBED, Preset, Valued
 from harness.weights import Weight
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _TINY = 1e-12
 
 
-class Sam(Part):
+class Sam(Valued):
     """Sharpness-aware minimisation: the gradient is taken at `w + ρ·g/‖g‖₂`, where g is the gradient at w on
     the same examples, and the norm goes over all weights that train. Twice the work in each step.
 
@@ -40,13 +40,6 @@ class Sam(Part):
     presets: ClassVar[Mapping[str, Preset]] = {"sam": Preset({"sam": 0.05}, source)}
 
     rho: float = Field(default=0.05, ge=0, le=1e3)
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"rho": value}
-
-    def value(self) -> Any:
-        return self.rho
 
     def canonical(self, rungs: int) -> Self | None:
         return self if self.rho > 0 else None
@@ -85,7 +78,7 @@ class _Climb(Moments):
 
     def forward(self, inner: Forward, batch: Batch) -> Any:
         self._return()  # from where the piece before this one was
-        self._climb(self._gradients(inner, _copied(batch)))
+        self._climb(self._gradients(inner, copied(batch)))
         return inner(batch)
 
     def _gradients(self, inner: Forward, batch: Batch) -> Sequence[torch.Tensor | None]:
@@ -122,8 +115,3 @@ class _Climb(Moments):
             for weight, value in zip(self._weights, self._before, strict=False):
                 weight.copy_(value)
         self._before = []
-
-
-def _copied(batch: Batch) -> Batch:
-    """For a pass before another: some models write into what they are given of frozen rungs."""
-    return {name: value.copied() if hasattr(value, "copied") else value for name, value in batch.items()}

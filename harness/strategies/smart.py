@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import Self
 
-from harness.moments import Batch, Forward, Moments, Setting
+from harness.moments import Batch, Forward, Moments, Setting, copied
 from harness.stage import Stage
 from harness.strategies import losses as of_models
 from harness.strategies.averages import swapped
 from harness.strategies.base import INPUTS, Part, Preset
-from harness.strategies.features import Change, copied, entering, resting
+from harness.strategies.features import Change, entering, resting
 from harness.weights import Weight
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from pydantic import Field
 from harness.moments import Moments, Setting, Strategy
 from harness.stage import Stage
 from harness.strategies.averages import statistics
-from harness.strategies.base import REPEATS, SCORED, Part, Preset
+from harness.strategies.base import REPEATS, SCORED, Preset, Valued
 from harness.weights import Weight
 
 if TYPE_CHECKING:
     import torch
 
 
-class Soup(Part):
+class Soup(Valued):
     """Greedy soup: one model per entry of `rates`, trained one after the other from the same weights and the
     same head, at that multiple of the learning rate; then, from the best on validation to the worst, each
     joins the plain average of weights (and of BatchNorm's statistics) unless validation becomes worse by it.
@@ -35,10 +35,6 @@ class Soup(Part):
     presets: ClassVar[Mapping[str, Preset]] = {"soup": Preset({"soup": [0.3, 1.0, 3.0]}, source)}
 
     rates: tuple[Annotated[float, Field(gt=0, le=1e6)], ...] = Field((0.3, 1.0, 3.0), min_length=2)
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"rates": value}
 
     def value(self) -> Any:
         return list(self.rates)

@@ -1,24 +1,35 @@
-"""The head of a backbone's source task, on the features of the model under training."""
+"""Parts that need a backbone's source task, and its head on the features of the model under training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.moments import Batch, Setting
+from harness.strategies import losses as of_models
+from harness.strategies.base import Weighted
 from harness.strategies.features import entering
 
 if TYPE_CHECKING:
     import torch
 
 
-def reason_against(task: Any, source: Any) -> str:
-    """Why the head of a source task will not do for a task; empty if it will."""
-    if source is None:
-        return "needs the classes of a source task, and this backbone has none (`source:`)"
-    if source.auto_class != task.auto_class or getattr(source, "regression", False):
-        return f"needs a source task with classes of the same kind as the task's, not {source.kind}"
-    return ""
+class OfSource(Weighted):
+    """A part that needs the classes of the backbone's source task."""
+
+    only_rungs: ClassVar[bool] = True
+    by_example: ClassVar[bool] = True
+
+    def reason_against_losses(self, losses: Sequence[str]) -> str:
+        return of_models.unless(losses, of_models.CLASSES)
+
+    @classmethod
+    def reason_against_source(cls, task: Any, source: Any) -> str:
+        if source is None:
+            return "needs the classes of a source task, and this backbone has none (`source:`)"
+        if source.auto_class != task.auto_class or getattr(source, "regression", False):
+            return f"needs a source task with classes of the same kind as the task's, not {source.kind}"
+        return ""
 
 
 class SourceHead:

@@ -9,7 +9,7 @@ from typing_extensions import Self
 
 from harness.moments import Moments, Setting
 from harness.stage import Stage
-from harness.strategies.base import Part, Preset
+from harness.strategies.base import Preset, Valued
 from harness.strategies.losses import instead
 from harness.weights import Weight
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class StochasticNormalization(Part):
+class StochasticNormalization(Valued):
     """Stochastic normalisation: in training each channel of a BatchNorm is normalised by its moving
     statistics with probability p, and by the batch's otherwise, drawn anew for every pass; the moving
     statistics, which are the pretrained ones at first, follow the batches as always.
@@ -31,13 +31,6 @@ class StochasticNormalization(Part):
     presets: ClassVar[Mapping[str, Preset]] = {"stochnorm": Preset({"stochnorm": 0.5}, source)}
 
     p: float = Field(default=0.5, ge=0, le=1)
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"p": value}
-
-    def value(self) -> Any:
-        return self.p
 
     def canonical(self, rungs: int) -> Self | None:
         return self if self.p > 0 else None

@@ -65,7 +65,7 @@ class _Average(Moments):
     def __init__(self, part: Swa, setting: Setting) -> None:
         self._part, self._setting = part, setting
         self._parameters = dict(setting.tuned.model.named_parameters())
-        self._epoch = setting.steps // sum(stage.epochs for stage in setting.stages)  # in steps
+        self._epoch = setting.steps_per_epoch
         self._index, self._steps, self._count = -1, 0, 0
         self._average: dict[str, torch.Tensor] = {}
         self._held: list[float] | None = None  # shares of the peak rates

@@ -10,14 +10,14 @@ from typing_extensions import Self
 from harness.moments import Moments, Setting, Strategy
 from harness.stage import Stage
 from harness.strategies.averages import statistics, swapped
-from harness.strategies.base import SCORED, Part, Preset
+from harness.strategies.base import SCORED, Preset, Valued
 from harness.weights import Weight
 
 if TYPE_CHECKING:
     import torch
 
 
-class WiseFt(Part):
+class WiseFt(Valued):
     """Weight-space ensemble: what is scored and kept is `(1 − α)·θ⁰ + α·θ` for the pretrained weights (and
     the running statistics of BatchNorm), and the head as it was trained. Training itself knows nothing of it.
 
@@ -33,13 +33,6 @@ class WiseFt(Part):
     presets: ClassVar[Mapping[str, Preset]] = {"wise-ft": Preset({"wise-ft": 0.5}, source)}
 
     alpha: float = Field(default=0.5, ge=0, le=1)
-
-    @classmethod
-    def settings(cls, value: Any) -> Any:
-        return {"alpha": value}
-
-    def value(self) -> Any:
-        return self.alpha
 
     def conflict(self, recipe: Strategy) -> str:
         added = next((part.name for part in recipe.parts if part.adds), None)

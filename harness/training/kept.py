@@ -144,7 +144,7 @@ def _watch(ladder: Ladder, keep: Callable[[int], Callable[[Any], None]], first: 
         return lambda module, args, output: keep(rung)(output)
 
     handles: list[Any] = [
-        _last_with_output(rung.blocks).register_forward_hook(leaving(index))
+        rung.last.register_forward_hook(leaving(index))
         for index, rung in enumerate(ladder.rungs)
         if index >= max(1, first)
     ]
@@ -152,11 +152,6 @@ def _watch(ladder: Ladder, keep: Callable[[int], Callable[[Any], None]], first: 
         block = ladder.rungs[1].blocks[0]
         handles.append(block.register_forward_pre_hook(entering, with_kwargs=True))
     return handles
-
-
-def _last_with_output(blocks: list[nn.Module]) -> nn.Module:
-    """The last module of a rung that has weights: those after it may not be called."""
-    return next((block for block in reversed(blocks) if list(block.parameters())), blocks[-1])
 
 
 def _alignment(old: torch.Tensor | None, new: torch.Tensor | None) -> float | None:

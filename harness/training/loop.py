@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
+from harness.moments import copied
 from harness.stage import untouched
-from harness.tasks.base import Batch, to_device
+from harness.tasks.base import to_device
 from harness.training import pulse
-from harness.training.data import GIVEN, Split, cut, evaluation_batches
+from harness.training.data import Split, cut, evaluation_batches
 from harness.training.heads import CannotBatchError, agree, pieces, together
 from harness.training.job import Job
 from harness.training.member import DivergedError, Member
@@ -257,7 +258,7 @@ def evaluate_all(jobs: Sequence[Job], split: Split) -> list[Evaluation]:
             inputs = to_device(split.collated(examples, indices), first.device)
             for number, job in enumerate(jobs):
                 job.tuned.model.eval()
-                outputs = job.tuned(_copied(inputs) if len(jobs) > 1 else inputs)
+                outputs = job.tuned(copied(inputs) if len(jobs) > 1 else inputs)
                 losses[number] += float(outputs.loss) * len(indices)
                 said = job.task.predict(outputs, examples, job.facts)
                 for index, prediction in zip(indices, said, strict=True):
@@ -265,10 +266,6 @@ def evaluate_all(jobs: Sequence[Job], split: Split) -> list[Evaluation]:
     return [
         _evaluation(job, split, loss, said) for job, loss, said in zip(jobs, losses, predictions, strict=True)
     ]
-
-
-def _copied(inputs: Batch) -> Batch:
-    return {name: value.copied() if name == GIVEN else value for name, value in inputs.items()}
 
 
 def _evaluation(job: Job, split: Split, loss: float, predictions: list[dict[str, Any]]) -> Evaluation:

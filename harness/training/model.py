@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -16,7 +16,7 @@ from harness.backbones.forward import accepted
 from harness.backbones.ladder import Ladder, build_ladder, reset_head
 from harness.recipe import Recipe
 from harness.stage import Stage
-from harness.strategies.base import Part
+from harness.strategies.base import Part, weights_of
 from harness.training.cut import Cut
 from harness.training.data import GIVEN
 from harness.training.seeds import HEAD, derive
@@ -62,17 +62,7 @@ class FineTuned:
 
     def weights(self, stage: Stage, parts: Sequence[Part] = ()) -> list[Weight]:
         """What trains in a stage, from the input to the head."""
-        return [
-            weight
-            for weight in self._all_weights()
-            if stage.trains(weight.rung) and all(part.trains(weight) for part in parts)
-        ]
-
-    def _all_weights(self) -> Iterator[Weight]:
-        for rung, name, parameter in self.ladder.parameters():
-            reference = None if name in self.anew else self.reference.get(name)
-            module = self.model.get_submodule(name.rpartition(".")[0])
-            yield Weight(name, parameter, reference, rung, module)
+        return weights_of(self, stage, parts)
 
     def enter(self, weights: Sequence[Weight]) -> None:
         """From now on these weights have gradients, and no others."""

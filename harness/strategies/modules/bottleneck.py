@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,18 +51,19 @@ class Bottleneck(nn.Module):
         raise bad("adapter", f"{self.owner} gives a {type(output).__name__}, not a tensor")
 
 
-def put_after(blocks: Sequence[nn.Module], reduction: float, owner: str) -> None:
+def put_after(rung: Any, reduction: float) -> None:
     """What leaves the last of a rung's modules passes through a bottleneck of its width / `reduction`
     features, which the first of them holds: where families group modules by their weights, a rung begins with
     what has a matrix."""
-    # modules after the last with weights may not be called
-    last = next((block for block in reversed(blocks) if list(block.parameters())), blocks[-1])
+    last = rung.last
     name, weight = list(last.named_parameters())[-1]
     module = last.get_submodule(name.rpartition(".")[0])
     # of the last weights of a block, in the order in which they are defined, a bias tells the width, too
     width = weight.shape[-1] if isinstance(module, Conv1D) else weight.shape[0]
-    made = Bottleneck(width, max(1, int(width / reduction)), isinstance(module, _CHANNELS), owner)
+    made = Bottleneck(
+        width, max(1, int(width / reduction)), isinstance(module, _CHANNELS), f"rung {rung.name}"
+    )
     # a sequence would run what it holds
-    holder = next(inner for inner in blocks[0].modules() if not isinstance(inner, nn.Sequential))
+    holder = next(each for each in rung.blocks[0].modules() if not isinstance(each, nn.Sequential))
     holder.add_module(NAME, made.to(weight.device))
     last.register_forward_hook(made.after)
