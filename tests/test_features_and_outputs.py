@@ -19,6 +19,7 @@ import transformers as tf
 from conftest import sentences, word_task, write_table
 from scipy.optimize import minimize_scalar
 from test_conformance import SMALL
+from test_sharing import planned as planned_for
 from test_sharing import run
 from test_strategies import planned, result, trial_of  # noqa: F401
 from torch.distributions import Categorical, kl_divergence
@@ -524,6 +525,48 @@ LOUD: dict[str, Any] = {
     "r3f": {"strength": 1.0, "epsilon": 0.1},
     "smart": {"strength": 1.0, "epsilon": 0.1, "sigma": 0.1, "proximal": 1.0},
 }
+
+
+# What leaves their blocks: sequences with padding, with channels second, maps, several maps, frames.
+SHAPES = [
+    ("bert", "text-classification"),
+    ("wavenet", "audio-classification"),
+    ("resnet", "image-classification"),
+    ("segformer", "image-segmentation"),
+    ("deepspeech", "automatic-speech-recognition"),
+]
+
+
+@pytest.mark.parametrize(("family", "kind"), SHAPES)
+def test_whatever_leaves_their_blocks(family: str, kind: str, tmp_path: Path) -> None:
+    """Above no, some and all frozen rungs a part either is refused for the kind's loss, or comes to a finite
+    loss whose gradient reaches what trains."""
+    plan = planned_for(family, kind, tmp_path, 0, "fp32")
+    trial, workspace = trial_of(plan), workspace_of(plan, tmp_path / "out")
+    job = job_of(trial.as_dict(), workspace, parse(trial.recipe, "one"), CPU)
+    rungs = len(job.tuned.ladder.rungs)
+    (batch,) = itertools.islice(job.sample(8), 1)
+    with losses.named() as called:
+        job.tuned(batch)
+    with torch.no_grad():  # so that features differ from those at the start
+        for weight in job.tuned.weights(Stage(1, 0)):
+            weight.value.mul_(1.01)
+    tried = 0
+    for (name, settings), frozen in itertools.product(LOUD.items(), (0, rungs // 2, rungs)):
+        part = build(PARTS[name], PARTS[name].settings(settings), name)
+        if part.reason_against_losses(called) or (part.only_rungs and frozen == rungs):
+            continue
+        weights = job.tuned.weights(Stage(1, frozen))
+        job.tuned.enter(weights)
+        moments = part.bind(replace(job, recipe=Recipe(AdamW(), None, Training(), (part,))))
+        assert moments is not None
+        moments.entered(0, Stage(1, frozen), weights)
+        loss = moments.forward(job.tuned, batch).loss
+        assert loss.isfinite(), (name, frozen)
+        slopes = torch.autograd.grad(loss, [weight.value for weight in weights], allow_unused=True)
+        assert any(slope is not None and slope.abs().sum() > 0 for slope in slopes), (name, frozen)
+        tried += 1
+    assert tried > 3
 
 
 @pytest.mark.usefixtures("free_storage")

@@ -34,7 +34,7 @@ class Delta(Part):
 
     β (`head_strength`) is 0.01, as in the authors' code; its α of 0.01 is for the sum over a batch of 64:
     here α (`strength`) is 0.64. What leaves a rung counts, at every rung, where the authors take the last
-    convolution of each of four stages. The last dimension holds the channels, or the second of four.
+    convolution of each of four stages.
 
     Attributes:
         samples: training examples that the head for the weights is trained on, ten times each.
@@ -108,7 +108,7 @@ class _Near(Moments):
 
     def _distance(self, rung: int, now: Seen, before: Seen) -> torch.Tensor:
         """`C·Σ_j W_j·‖F_j − F⁰_j‖²/n`, averaged over examples."""
-        squares = pooled((now.value.float() - before.value.float()).square(), now.valid)
+        squares = pooled((now.channels_last.float() - before.channels_last.float()).square(), now.valid)
         if self._weights is None or rung not in self._weights:
             return squares.sum(-1).mean()
         weights = self._weights[rung].to(squares.device)
@@ -137,7 +137,7 @@ class _Near(Moments):
             maps = [each.value for each in seen.values()]
             for rung, found, slope in zip(seen, maps, torch.autograd.grad(loss, maps), strict=True):
                 rise = -(slope * found).detach() * len(batch["labels"])  # the loss is a mean
-                rise = rise.movedim(1, -1) if rise.ndim == 4 else rise
+                rise = rise.movedim(seen[rung].axis, -1)
                 rises[rung] = rises.get(rung, 0) + rise.flatten(0, -2).sum(0)
         return {rung: _attention(rise) for rung, rise in rises.items()}
 

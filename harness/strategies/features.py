@@ -65,11 +65,54 @@ def entering(
 class Seen:
     """Attributes:
     value: what left a rung, shape (examples, …).
+    axis: the dimension of its channels.
     valid: which positions of a padded sequence count, bool, shape (examples, positions); None: all.
     """
 
     value: torch.Tensor
+    axis: int
     valid: torch.Tensor | None
+
+    @property
+    def channels_last(self) -> torch.Tensor:
+        """A view of shape (examples, …, channels)."""
+        return self.value.movedim(self.axis, -1)
+
+
+@dataclass(frozen=True)
+class Outlet:
+    """Where a block's channels are.
+
+    Attributes:
+        width: how many they are, by its last weights; 0 if it has none.
+        second: where two dimensions are as wide, they are the second one: behind convolutions.
+    """
+
+    width: int
+    second: bool
+
+    def axis(self, hidden: torch.Tensor) -> int:
+        """The dimension with the channels; if none is as wide, the second of maps, else the last."""
+        for axis in (1, -1) if self.second else (-1, 1):
+            if hidden.ndim > 1 and hidden.shape[axis] == self.width:
+                return axis
+        return 1 if hidden.ndim == 4 else -1
+
+
+def outlet(rung: Any) -> Outlet:
+    """Of what leaves a rung."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    weights = list(rung.last.named_parameters())
+    if not weights:
+        return Outlet(0, False)
+    name, weight = weights[-1]
+    module = rung.last.get_submodule(name.rpartition(".")[0])
+    # of the last weights of a block, in the order in which they are defined, a bias tells the width, too
+    width = weight.shape[-1] if isinstance(module, Conv1D) else weight.shape[0]
+    second = (nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm)
+    return Outlet(width, isinstance(module, second))
 
 
 @contextmanager
@@ -82,15 +125,15 @@ def leaving(ladder: Any, first: int) -> Iterator[dict[int, Seen]]:
 
     def before(rung: int) -> Callable[..., None]:
         def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            valid[rung] = _valid(module, args, kwargs)
+            valid[rung] = _valid(module, args, kwargs, either=True)
 
         return hook
 
-    def after(rung: int) -> Callable[..., None]:
+    def after(rung: int, outlet: Outlet) -> Callable[..., None]:
         def hook(module: Any, args: Any, output: Any) -> None:
             value = output[0] if isinstance(output, (tuple, list)) else output
             if isinstance(value, torch.Tensor):
-                seen[rung] = Seen(value, valid.get(rung))
+                seen[rung] = Seen(value, outlet.axis(value), valid.get(rung))
 
         return hook
 
@@ -98,17 +141,17 @@ def leaving(ladder: Any, first: int) -> Iterator[dict[int, Seen]]:
         for number, rung in enumerate(ladder.rungs):
             if number >= max(1, first):
                 _hook(hooks, rung.blocks[0].register_forward_pre_hook(before(number), with_kwargs=True))
-                _hook(hooks, rung.last.register_forward_hook(after(number)))
+                _hook(hooks, rung.last.register_forward_hook(after(number, outlet(rung))))
         yield seen
 
 
 @contextmanager
 def features(ladder: Any) -> Iterator[list[torch.Tensor]]:
-    """What enters the head."""
+    """What enters the head, channels last."""
     found: list[torch.Tensor] = []
 
     def keep(hidden: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
-        found.append(hidden)
+        found.append(hidden.movedim(1, -1) if hidden.ndim == 4 else hidden)
         return hidden
 
     with entering(ladder, len(ladder.rungs), keep):
@@ -116,10 +159,8 @@ def features(ladder: Any) -> Iterator[list[torch.Tensor]]:
 
 
 def pooled(values: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
-    """The mean over places, shape (examples, channels): over the positions that count of a sequence
-    (examples, positions, channels), over all of a map (examples, channels, height, width)."""
-    if values.ndim == 4:
-        return values.mean(dim=(2, 3))
+    """The mean over places of values (examples, …, channels), shape (examples, channels): of a sequence
+    (examples, positions, channels) over the positions that count."""
     if values.ndim == 3 and valid is not None and valid.shape == values.shape[:2]:
         weights = valid.to(values.dtype)[..., None]
         return (values * weights).sum(dim=1) / weights.sum(dim=1)
@@ -182,15 +223,19 @@ def _masks(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> lis
     ]
 
 
-def _valid(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor | None:
+def _valid(
+    module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], either: bool = False
+) -> torch.Tensor | None:
     """The positions that some position may attend to: bool, shape (examples, positions); None without a mask.
     Masks hold a truth value or 1 where that is so and 0 where it is not, or else 0 and a large negative
-    number that is added."""
+    number that is added. Positions are the second dimension, or with `either` the third."""
     import torch
 
     _, hidden = _worked_on(module, args, kwargs)
     for _, mask in _masks(module, args, kwargs):
-        if not isinstance(hidden, torch.Tensor) or hidden.ndim != 3 or mask.shape[-1] != hidden.shape[1]:
+        if not isinstance(hidden, torch.Tensor) or hidden.ndim != 3:
+            continue
+        if mask.shape[-1] not in hidden.shape[1 : 3 if either else 2]:
             continue
         if mask.dtype != torch.bool:
             mask = torch.where(mask.amin() < 0, mask >= 0, (mask > 0) | (mask.amax() <= 0))
