@@ -8,12 +8,16 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
+from harness import pulse
+
+# So often a process that waits for another one's folder gives a sign of life.
+_WAIT_SECONDS = 1.0
 CACHE_VARIABLE = "HARNESS_CACHE"
 # What a sealed folder says of its files. Hidden: a model's fingerprint and its readers pass it over.
 _LIST = ".checksums"
@@ -106,7 +110,7 @@ def whole(
     """
     written_once(folder, write)
     if any(look(folder / part) for part in parts):
-        with FileLock(folder.with_name(f"{folder.name}.check.lock")):
+        with _locked(folder.with_name(f"{folder.name}.check.lock")):
             # another process may have seen to it by now
             if why := next(filter(None, (look(folder / part) for part in parts)), ""):
                 told(folder, why)
@@ -120,7 +124,7 @@ def written_once(folder: Path, write: Callable[[Path], None]) -> Path:
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
+    with _locked(folder.with_name(f"{folder.name}.lock")):
         if folder.exists():
             return folder
         # not `mkdtemp`: its folders are private to their owner, and a machine's cache may be shared
@@ -133,3 +137,18 @@ def written_once(folder: Path, write: Callable[[Path], None]) -> Path:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Raises: Halted if the process is asked to end while another one holds the lock."""
+    lock = FileLock(path)
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=_WAIT_SECONDS)
+        except Timeout:  # who holds it may take long
+            pulse.come_round()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from harness import pulse
 from harness.backbones.ladder import build_ladder
 from harness.recipe import Recipe
 from harness.stage import Stage, first_run
@@ -32,6 +33,7 @@ def sampled(split: Split, count: int, size: int, seed: int, device: torch.device
     """Up to `count` examples of a split, drawn from a seed, as batches of `size` on the device."""
     chosen = np.random.default_rng(seed).permutation(len(split))[:count].tolist()
     for indices in cut(chosen, size):
+        pulse.come_round()
         yield to_device(split.collated(split.examples(indices), indices), device)
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from harness import pulse
 from harness.moments import copied
 from harness.stage import untouched
 from harness.tasks.base import to_device
-from harness.training import pulse
 from harness.training.data import Split, cut, evaluation_batches
 from harness.training.heads import CannotBatchError, agree, pieces, together
 from harness.training.job import Job
@@ -251,9 +251,7 @@ def evaluate_all(jobs: Sequence[Job], split: Split) -> list[Evaluation]:
     losses = [0.0] * len(jobs)
     with torch.no_grad(), autocast(settings.precision, first.device):
         for indices in evaluation_batches(split, first.at_a_time_evaluating):
-            pulse.beat()
-            if pulse.halting():
-                raise pulse.Halted
+            pulse.come_round()
             examples = split.examples(indices)
             inputs = to_device(split.collated(examples, indices), first.device)
             for number, job in enumerate(jobs):

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from harness import __version__
+from harness import __version__, pulse
 from harness.backbones.base import Backbone
 from harness.cache import digest, discard, seal, whole, written_once
 from harness.records import provenance
@@ -150,6 +150,7 @@ class Prefix:
     def _alone(self, split: Split, index: int) -> dict[str, Any]:
         if self.ended is not None and self.ended.is_set():
             raise InterruptedError("nobody needs it any more")
+        pulse.come_round()
         return self.run.alone(split, index)
 
 
@@ -238,7 +239,8 @@ def build(workspace: Workspace, device: torch.device, ended: Event) -> None:
     for where in workspace.passes:
         if where[1] in workspace.sources or ended.is_set():
             continue
-        with contextlib.suppress(Exception):  # whoever needs it tries again and says why
+        # whoever needs it tries again and says why; a run that ends needs none
+        with contextlib.suppress(Exception, pulse.Halted):
             prefix = open_prefix(workspace, Where(*where), device)
             if prefix is None:
                 continue

@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 
+from harness import pulse
 from harness.errors import Mistakes, bad
 from harness.plan import Plan
 from harness.prepare import Prepared, prepare
@@ -23,7 +24,7 @@ from harness.records.patience import ending
 from harness.records.pull import PREDICTIONS, STUDIES, pull
 from harness.records.tensorboard import task_folder, write_experiment
 from harness.spec import Resources, Sweep
-from harness.training import prefix, pulse
+from harness.training import prefix
 from harness.training.data import encode
 from harness.training.workspace import Workspace, workspace_of
 from harness.tuning.bundles import at_once

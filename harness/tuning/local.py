@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.training import pulse
+from harness import pulse
 from harness.training.run import run_bundle
 from harness.training.workspace import Workspace
 from harness.tuning.campaign import Campaign

@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from ray.experimental import internal_kv
 
-from harness.training import pulse
+from harness import pulse
 
 _SPACE = b"finetune-harness"
 # Of a worker: so often it listens, and so often it says how far its training has come round. A thousand

@@ -21,6 +21,7 @@ from ray.tune.execution import class_cache
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from harness import pulse
 from harness.errors import NoSpaceError, RunEndsError, StorageError, bad
 from harness.plan import Trial
 from harness.records.paths import remove_file
@@ -29,7 +30,6 @@ from harness.records.record import Record, Status, read_record, write_record
 from harness.records.remote import latest
 from harness.redaction import redact
 from harness.spec import Resources
-from harness.training import pulse
 from harness.training.checkpoint import Progress
 from harness.training.drafts import draft
 from harness.training.workspace import FIRST, Terms, Workspace

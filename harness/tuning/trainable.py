@@ -11,9 +11,9 @@ from ray import tune
 
 from harness.cache import cache_folder
 from harness.errors import NoSpaceError, StorageError
+from harness.pulse import Halted
 from harness.records.patience import ending
 from harness.records.record import Record
-from harness.training.pulse import Halted
 from harness.training.run import run_bundle
 from harness.training.workspace import Terms, Workspace
 from harness.tuning.pulse import Voice
