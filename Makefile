@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo systems docs test chaos check audit format clean
+.PHONY: demo systems docs test long chaos check audit format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/harness run sweeps/quickstart.yaml
@@ -15,6 +15,10 @@ systems: $(VENV)/.systems
 
 test: check
 	$(BIN)/python -m pytest -x -n 2 --dist loadfile
+
+# The same promises on every family, precision and depth: about half an hour.
+long: $(VENV)/.dev
+	$(BIN)/python -m pytest -x -m long -n 2 --dist loadfile
 
 # Faults injected for real, for minutes: kills, lost nodes, full disks.
 chaos: $(VENV)/.chaos

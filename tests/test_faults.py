@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,15 @@ import optuna
 import pytest
 import torch
 from conftest import records, start, word_task
+from test_sharing import planned
 
 from harness import registry
 from harness.cli import main
 from harness.errors import NoSpaceError, StorageError
 from harness.records.patience import ending
+from harness.training.workspace import FIRST, workspace_of
+from harness.tuning import trainable
+from harness.tuning.losses import Losses, NoWorkerError, cause
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -42,6 +47,7 @@ def by_strategy(folder: Path) -> dict[str, dict[str, Any]]:
     return {record["strategy"]: record for record in records(folder).values()}
 
 
+@pytest.mark.chaos
 def test_workers_that_run_out_of_memory_or_hang(sweep: Any, tmp_path: Path, capfd: Any) -> None:
     """One sweep, since starting Ray is what takes time:
 
@@ -89,6 +95,7 @@ def test_workers_that_run_out_of_memory_or_hang(sweep: Any, tmp_path: Path, capf
     assert before
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("local", [False, True])
 def test_a_notice_writes_checkpoints_in_the_middle_of_an_epoch(
     sweep: Any, tmp_path: Path, local: bool
@@ -147,6 +154,29 @@ def test_workers_that_never_come_up_end_the_sweep(sweep: Any, tmp_path: Path, mo
     assert process.returncode == 1, said
     assert "4 workers were lost before they trained anything" in said and "Traceback" not in said
     assert not records(tmp_path / "results" / "small")
+
+
+def test_a_node_that_does_not_see_the_results_costs_no_trial_an_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may still be mounting them. If it never does, its trial goes elsewhere on the same terms; if there
+    is no end of such nodes, the run ends."""
+    plan = planned("bert", "text-classification", tmp_path, 0, "fp32")
+    workspace = workspace_of(plan, tmp_path / "out")
+    monkeypatch.setattr(trainable, "_MOUNT_SECONDS", 0.1)
+    with pytest.raises(StorageError) as raised:
+        trainable.wait_for(workspace)
+    why = cause(f"ray.exceptions.ActorDiedError: The actor died: {raised.value}", hung=False)
+    cell = plan.cells[0]
+    losses, trials = Losses(plan.sweep.resources), [plan.trial(cell, cell.space.default, 0, "tune")]
+    for _ in range(7):
+        assert losses.lost(trials, FIRST, why, "") == [(trials, FIRST)]
+    with pytest.raises(NoWorkerError, match="8 workers came up where they cannot work"):
+        losses.lost(trials, FIRST, why, "")
+    monkeypatch.setattr(trainable, "_MOUNT_SECONDS", 30)
+    workspace.paths.plan.parent.mkdir(parents=True, exist_ok=True)
+    threading.Timer(0.3, workspace.paths.plan.touch).start()
+    trainable.wait_for(workspace)
 
 
 def test_a_plug_in_that_breaks_in_training_costs_its_own_trials(

@@ -724,6 +724,7 @@ def elsewhere(planned: Any, models: Any, kinds_csv: Path) -> Any:  # noqa: F811
     return lambda name: partial(make, name)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["stochnorm", "co-tuning", "lwf"])

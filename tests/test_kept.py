@@ -302,6 +302,7 @@ def test_what_cannot_be_measured_is_a_note_and_costs_no_trial(
     assert all("no room for a second model" in record["notes"][-1] for record in trials)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_on_ray_as_in_process(sourced: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,7 @@ def test_too_many_drawings_are_shared_out_and_it_is_said(monkeypatch: pytest.Mon
     assert build._fewer_figures(chapters) == chapters
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_ten_thousand_trials_stay_light(tmp_path: Path) -> None:
     rates = [i / 1e5 for i in range(1, 246)]

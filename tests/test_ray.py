@@ -138,6 +138,7 @@ def kill_and_carry_on(
     assert not list((folder / "checkpoints").glob("*.pt"))
 
 
+@pytest.mark.long
 def test_a_driver_killed_at_random_moments_loses_nothing(slow_sweep: Any, tmp_path: Path) -> None:
     def moment(rng: random.Random, finished: int) -> None:
         process = start(slow_sweep, tmp_path / "results")
@@ -202,6 +203,7 @@ def test_an_interrupt_leaves_a_resumable_state_and_says_how(
         pass  # nobody holds it any more
 
 
+@pytest.mark.long
 def test_a_running_cluster_is_used_and_its_nodes_are_looked_at(
     sweep: Any, tmp_path: Path, capsys: Any
 ) -> None:

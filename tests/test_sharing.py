@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import sentences, write_table
-from test_conformance import FAMILIES, SMALL, TRIED_ON
+from test_conformance import FAMILIES, SMALL, SOME, TRIED_ON
 
 from harness import document, spec
 from harness.backbones.text import TEXT_KINDS
@@ -80,12 +80,16 @@ def close(ours: Record, theirs: Record, tolerance: float) -> None:
         assert ours["drift"]["cka"] == pytest.approx(theirs["drift"]["cka"], abs=1e-3)
 
 
+# Every family at half its depth; what more there is of them takes minutes.
 CASES = [
-    (family, kind, frozen, precision)
+    pytest.param(
+        family, kind, frozen, precision,
+        marks=[] if (frozen, precision) == (0.5, "fp32") or family == "bert" else [pytest.mark.long],
+    )
     for family, kind in FAMILIES
     for frozen, precision in ((1, "fp32"), (0.5, "fp32"), ("all", "fp32"), (0.5, "bf16"))
     if frozen != 1 or kind not in TEXT_KINDS  # embeddings of words take no FLOPs, and are never stored
-]
+]  # fmt: skip
 
 
 @pytest.mark.timeout(240)
@@ -125,7 +129,10 @@ def eight(plan: Plan) -> list[Any]:
 RATES = {"learning_rate": {"grid": [1e-3, 1e-2]}, "weight_decay": {"grid": [0, 0.1]}}
 
 
-@pytest.mark.parametrize(("family", "kind"), FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [pytest.param(*case, marks=[] if case[0] in SOME else [pytest.mark.long]) for case in FAMILIES],
+)
 def test_heads_in_a_bundle_train_as_each_alone(family: str, kind: str, tmp_path: Path) -> None:
     """Whether or not the heads of this family can be computed together; stopped midway, and resumed."""
     training = {"epochs": 3, "batch_size": 8, "max_length": 32}

@@ -119,6 +119,7 @@ def slow_sweep(sweep: Any) -> Path:
     return path
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_that_was_killed_is_carried_on_by_another_machine_through_an_outage(
     slow_sweep: Path, server: Server, machine: Any, tmp_path: Path, capfd: Any

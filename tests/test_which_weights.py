@@ -438,6 +438,7 @@ def run(plan: Plan, cell: int, folder: Path) -> Any:
             return ended.value
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "precision"),

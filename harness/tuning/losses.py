@@ -18,10 +18,14 @@ from harness.training.workspace import Terms
 _NODES = 20
 # So many lost workers before any said anything: none ever will.
 _FRUITLESS = 4
+# So many workers on nodes that do not see the results: whoever starts these nodes will go on.
+_BLIND = 8
+# What a worker says there.
+NOT_SEEN = "this node does not see the results"
 
 
 class NoWorkerError(RunEndsError):
-    """Every worker is lost before it has trained anything: not the trials are at fault."""
+    """Workers are lost again and again before they train anything: not the trials are at fault."""
 
 
 Again = tuple[list[Trial], Terms]
@@ -33,6 +37,7 @@ class Cause(Enum):
 
     MEMORY = "it ran out of memory"
     NODE = "its node was lost"
+    BLIND = "its node does not see the results"
     HANG = "it hung"
     DEATH = "it died"
 
@@ -40,6 +45,7 @@ class Cause(Enum):
 # What Ray says of each, for which it has no other sign. A worker that cannot be reached any more is one whose
 # node Ray does not know to be lost yet.
 _SAID = {
+    Cause.BLIND: (NOT_SEEN,),
     Cause.MEMORY: ("OutOfMemoryError", "low on memory"),
     Cause.NODE: (
         "node has died",
@@ -68,6 +74,7 @@ class Losses:
         self._counted: Counter[str] = Counter()
         self._nodes: Counter[str] = Counter()
         self._fruitless = 0
+        self._blind = 0
 
     def heard(self) -> None:
         """A worker has trained something."""
@@ -76,8 +83,13 @@ class Losses:
     def lost(self, trials: Sequence[Trial], terms: Terms, why: Cause, reason: str) -> list[Again] | Status:
         """On what terms the trials are tried again, or how they have ended.
 
-        Raises: NoWorkerError if no worker comes up.
+        Raises: NoWorkerError if no worker comes up, or too many where they cannot work.
         """
+        if why is Cause.BLIND:
+            self._blind += 1
+            if self._blind >= _BLIND:
+                raise NoWorkerError(f"{self._blind} workers came up where they cannot work: {reason}")
+            return [(list(trials), terms)]
         if why is Cause.NODE:
             self._nodes.update(trial.trial_id for trial in trials)
             if max(self._nodes[trial.trial_id] for trial in trials) <= _NODES:

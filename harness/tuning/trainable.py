@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,22 @@ from harness.records.patience import ending
 from harness.records.record import Record
 from harness.training.run import run_bundle
 from harness.training.workspace import Terms, Workspace
+from harness.tuning.losses import NOT_SEEN
 from harness.tuning.pulse import Voice
+
+# A node that has just joined may still mount its storage. One that never does is not to take trial after
+# trial from those that could train them: it fails slowly.
+_MOUNT_SECONDS = 30.0
+
+
+def wait_for(workspace: Workspace) -> None:
+    """Raises: StorageError if the node, which has joined since the nodes were looked at, does not see the
+    results."""
+    deadline = time.monotonic() + _MOUNT_SECONDS
+    while not workspace.sees_results():
+        if time.monotonic() > deadline:
+            raise StorageError(f"{workspace.results}: {NOT_SEEN}")
+        time.sleep(1.0)
 
 
 class TrialRunner(tune.Trainable):
@@ -32,8 +48,7 @@ class TrialRunner(tune.Trainable):
         self, config: dict[str, Any], workspace: Workspace | None = None, run: str = "", silence: float = 0.0
     ) -> None:
         assert workspace is not None
-        if not workspace.sees_results():  # it has joined since the nodes were looked at
-            raise StorageError(f"{workspace.results}: this node does not see the results")
+        wait_for(workspace)
         # the nodes of a cluster have caches of their own
         self._workspace = replace(workspace, cache=str(cache_folder()))
         self._voice = Voice(run, silence)
