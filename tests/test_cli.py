@@ -14,6 +14,7 @@ import yaml
 from conftest import records, word_task
 
 from harness.cli import main
+from harness.training import rate
 
 
 @pytest.fixture
@@ -368,3 +369,19 @@ def test_help_names_every_verb() -> None:
     )
     for verb in ("plan", "run", "status", "report", "tensorboard", "list"):
         assert f"\n    {verb}" in done.stdout
+
+
+def test_a_precision_that_this_machine_is_slow_at_is_told_and_counted(
+    sweep: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Half of the work at a hundredth of the rate: the prediction is that of both."""
+    rates = {"fp32": 1e9, "bf16": 1e7}
+    monkeypatch.setattr(rate, "training_rate", lambda threads, precision="fp32": rates[precision])
+    other = {"training": {"precision": "bf16"}}
+    path = sweep(strategies={"full": {"freeze": 0}, "other": {"freeze": 0, **other}})
+    assert main(["plan", str(path)]) == 0
+    told = capsys.readouterr()
+    assert "bf16 has 1.0% of the rate of fp32" in told.err
+    assert "19.8 MFLOP/s a trial" in told.out  # 2 / (1/1e9 + 1/1e7)
+    assert main(["plan", str(sweep())]) == 0
+    assert not capsys.readouterr().err

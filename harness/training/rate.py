@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from harness.training.precision import DTYPES
+
 # Share of a matrix product's rate that fine-tuning reached: 0.5 to 0.65, measured with minilm-l6 at 64 tokens
 # on two cores of a Xeon with AVX-512, fp32.
 EFFICIENCY = 0.5
@@ -36,14 +38,16 @@ def bandwidth(folder: Path) -> tuple[float, float]:
 
 
 @cache
-def training_rate(threads: int) -> float:
+def training_rate(threads: int, precision: str = "fp32") -> float:
     """FLOP/s that fine-tuning can be expected to reach on `threads` cores: a short matrix product, times
-    EFFICIENCY. Takes about a tenth of a second."""
+    EFFICIENCY. Takes about a tenth of a second; what the hardware lacks is emulated, at a small part of the
+    rate of fp32."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        a, b = torch.ones(1024, 384), torch.ones(384, 1536)
-        torch.mm(a, b)
+        dtype = DTYPES[precision]
+        a, b = torch.ones(1024, 384, dtype=dtype), torch.ones(384, 1536, dtype=dtype)
+        torch.mm(a[:64], b)  # the first one is slow
         started, rounds = time.perf_counter(), 0
         while time.perf_counter() - started < 0.1:
             torch.mm(a, b)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import defaultdict
 from typing import Any
 
 from harness.errors import InputError
-from harness.verbs.common import out, sweep_file, terminal
+from harness.verbs.common import complain, out, sweep_file, terminal
 
 HELP = "show what a sweep would run, and check everything it names"
 
@@ -41,11 +42,20 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def speed(made: Any, address: str | None, local: bool = False) -> tuple[float | None, float]:
-    """FLOP/s of one trial here (None if trials run elsewhere) and the number of trials at a time."""
+    """FLOP/s of one trial here (None if trials run elsewhere) and the number of trials at a time; tells of a
+    precision that this machine is slow at."""
     from harness.training.rate import training_rate
 
     resources = made.sweep.resources
     if address is not None or resources.gpus > 0:
         return None, 1.0
     at_once = 1 if local else resources.at_once(os.cpu_count() or 1)
-    return training_rate(max(1, int(resources.cpus))), at_once
+    work: dict[str, float] = defaultdict(float)
+    for cell in made.cells:
+        trial = made.trial(cell, cell.space.default, 0, "tune")
+        work[trial.recipe["training"]["precision"]] += trial.flops
+    rates = {name: training_rate(max(1, int(resources.cpus)), name) for name in {*work, "fp32"}}
+    for name in work:
+        if (share := rates[name] / rates["fp32"]) < 0.5:
+            complain(f"training.precision: {name} has {share:.1%} of the rate of fp32 on this machine")
+    return sum(work.values()) / sum(flops / rates[name] for name, flops in work.items()), at_once
