@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -402,7 +403,16 @@ def test_a_run_whose_lease_is_taken_over_stops(memory: str, monkeypatch: pytest.
     with pytest.raises(ResultsLockedError, match=said), lease.lease(there, "m"):
         taken = {"machine": "n", "token": "t", "pid": 7, "host": "other", "since": 0.0, "every": 0.1}
         assert there.create(".lock/1.json", json.dumps(taken).encode())
-        until(lambda: False, 20)  # ended by an interrupt
+        with contextlib.suppress(KeyboardInterrupt):
+            until(lambda: False, 20)  # ended by an interrupt
+        for change in (there.write, there.create):
+            with pytest.raises(StorageError, match=said):
+                change("late", b"")
+        with pytest.raises(StorageError, match=said):
+            there.remove(".lock/1.json")
+    assert sorted(there.listed("")) == [".lock/0.json", ".lock/1.json"]
+    with lease.lease(there, "n"):  # a later run of this process
+        there.write("mine", b"")
 
 
 @pytest.mark.parametrize("place", ["memory", "s3", "file"])

@@ -37,7 +37,8 @@ _SHOWN_SECONDS = 300.0
 
 @contextmanager
 def lease(store: Store, machine: str) -> Iterator[None]:
-    """Hold the results at a URI. If another run takes over, this process is interrupted as by Ctrl-C.
+    """Hold the results at a URI. If another run takes over, this process writes nothing more there, and is
+    interrupted as by Ctrl-C.
 
     Args:
         machine: what only this machine, and of its processes only this one, can be: a lease of that name is
@@ -53,6 +54,7 @@ def lease(store: Store, machine: str) -> Iterator[None]:
         "since": time.time(),
         "every": RENEW_SECONDS,
     }
+    store.taken = ""
     number = _take(store, mine)
     ended, lost = threading.Event(), threading.Event()
     keeper = threading.Thread(target=_keep, args=(store, number, mine, ended, lost), daemon=True)
@@ -63,9 +65,7 @@ def lease(store: Store, machine: str) -> Iterator[None]:
         ended.set()
         keeper.join()
         if lost.is_set():
-            raise ResultsLockedError(
-                f"{store.uri}: {_who(_latest(store)[1])} has taken this sweep over"
-            ) from None
+            raise ResultsLockedError(f"{store.uri}: {store.taken}") from None
         with contextlib.suppress(StorageError):  # nobody renews it any more: that will do
             store.write(_key(number), _content(mine, released=True))
 
@@ -151,6 +151,7 @@ def _keep(
         beat += 1
         try:
             if max(_numbers(store, 0.0), default=number) > number:
+                store.taken = f"{_who(_latest(store)[1])} has taken this sweep over"
                 lost.set()
                 # to this thread's process as Ctrl-C would: the run ends as an interrupted one does
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

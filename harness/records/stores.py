@@ -48,6 +48,7 @@ class Store:
 
     Attributes:
         failure: what made a call give up, if one has: nothing is waited for after that.
+        taken: who has taken over what lies here, if somebody has: this process changes nothing any more.
 
     Raises: InputError for a URI that cannot be used, or whose driver is not installed; the methods
         StorageError for a storage that stays away or refuses.
@@ -82,6 +83,7 @@ class Store:
         self._path = str(path).rstrip("/")
         self._whole = protocol in _WHOLE
         self.failure: StorageError | None = None
+        self.taken = ""
 
     def _do(self, what: str, attempt: Callable[[], T], seconds: float | None = None) -> T:
         """Args: `seconds` to wait for a storage that is away, and not to take it for a failure of the run."""
@@ -141,7 +143,12 @@ class Store:
         """A file as a whole."""
         self._put(key, lambda place: self._fs.put_file(str(path), place))
 
+    def _changeable(self) -> None:
+        if self.taken:
+            raise StorageError(f"{self.uri}: {self.taken}")
+
     def _put(self, key: str, write: Callable[[str], Any], seconds: float | None = None) -> None:
+        self._changeable()
         place = self._at(key)
 
         def attempt() -> None:
@@ -161,6 +168,7 @@ class Store:
 
     def create(self, key: str, content: bytes) -> bool:
         """Write what is not there; False if it is. Of several who try at once one succeeds."""
+        self._changeable()
 
         def attempt() -> None:
             if not self._whole:
@@ -177,6 +185,7 @@ class Store:
         return True
 
     def remove(self, key: str) -> None:
+        self._changeable()
         with contextlib.suppress(FileNotFoundError):
             self._do("removing", lambda: self._fs.rm_file(self._at(key)))
 
