@@ -230,7 +230,7 @@ def harness(trials: int, folder: Path) -> dict[str, Any]:
     ray_tune.TrialRunner = AtOnce  # type: ignore[misc]
     plan, paths = the_plan(trials), ResultPaths(folder)
     meter = Meter(len(list(plan.planned())) + len(plan.cells) * CONFIRM)
-    view = ProgressView(Console(file=io.StringIO()), plan, 2.0)
+    view = ProgressView(Console(file=io.StringIO()), plan, None, 2.0)
 
     def watch(event: Event) -> None:
         view(event)

@@ -8,6 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis import wording
-from harness.plan import Cell, Plan, Trial, count, notes, predicted
+from harness.plan import Cell, Plan, Trial, count, notes, predicted, work
 from harness.records import remote
 from harness.records.paths import ResultPaths
 from harness.records.record import FAILURES
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # Elsewhere than on a terminal a line per ended trial is written, but not more often than this.
 _QUIET_SECONDS = 2.0
+# The pace of a task is that of so many trials that ended last.
+_RECENT = 200
 _MANY_TRIALS = 200
 
 
@@ -122,9 +125,14 @@ def _text(words: str) -> Text:
 
 
 class ProgressView:
-    """Live progress of a campaign: a table on a terminal, plain lines elsewhere."""
+    """Live progress of a campaign: a table on a terminal, plain lines elsewhere.
 
-    def __init__(self, console: Console, plan: Plan, concurrent: float) -> None:
+    Args:
+        rate: FLOP/s to be expected of a trial, as long as none like it has ended; None if unknown.
+        concurrent: trials at a time.
+    """
+
+    def __init__(self, console: Console, plan: Plan, rate: float | None, concurrent: float) -> None:
         self._console, self._plan, self._concurrent = console, plan, max(1.0, concurrent)
         self._started = self._spoken = time.monotonic()
         self._cells: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -132,8 +140,10 @@ class ProgressView:
         self._status: Counter[str] = Counter()
         self._known = 0
         self._running: dict[str, float] = {}
-        self._left = predicted(plan)["flops"]
-        self._rates: list[float] = []
+        self._expected = rate
+        # by task and backbone: a small network gets less out of a processor than a large one
+        self._left = work(plan)
+        self._rates: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
         self._device_seconds = 0.0
         self._total = sum(count(plan).values())
         self._live: Live | None = None
@@ -158,7 +168,8 @@ class ProgressView:
         elif event.what == "point" and record is not None:
             self._running[trial.trial_id] = record["curve"][-1]["epoch"]
         elif event.what in ("ended", "known") and record is not None:
-            self._left = max(0.0, self._left - trial.flops)
+            arena = trial.task, trial.backbone
+            self._left[arena] = max(0.0, self._left[arena] - trial.flops)
             self._status[record["status"]] += 1
             cell = self._cells[trial.cell]
             cell[record["status"]] += 1
@@ -170,7 +181,7 @@ class ProgressView:
             self._running.pop(trial.trial_id, None)
             self._device_seconds += record["cost"]["device_s"]
             if record["cost"]["wall_s"] > 0 and record["status"] == "finished":
-                self._rates.append(record["cost"]["flops"] / record["cost"]["wall_s"])
+                self._rates[arena].append(record["cost"]["flops"] / record["cost"]["wall_s"])
             if self._live is None:
                 self._say(event)
 
@@ -194,12 +205,17 @@ class ProgressView:
         return sum(self._status.values())
 
     def _time_left(self) -> str:
-        """A range: at the rates of the slower and the faster quarter of the trials so far."""
-        if self._left <= 0 or len(self._rates) < 2:
-            return "?" if self._left > 0 else "0 s"
-        rates = sorted(self._rates[-200:])
-        low, high = rates[len(rates) // 4], rates[(3 * len(rates)) // 4]
-        ends = [duration(self._left / rate / self._concurrent) for rate in (high, low)]
+        """A range: at the rates of the slower and the faster quarter of the trials so far on each task."""
+        seconds = [0.0, 0.0]
+        for arena, left in self._left.items():
+            rates = sorted(self._rates[arena][-_RECENT:])
+            if left > 0 and len(rates) < 2:
+                rates = [self._expected] if self._expected else sorted(chain(*self._rates.values()))
+            if left > 0 and not rates:
+                return "?"
+            for end, quarter in enumerate((3, 1)) if left > 0 else ():
+                seconds[end] += left / rates[quarter * len(rates) // 4] / self._concurrent
+        ends = [duration(second) for second in seconds]
         return ends[0] if ends[0] == ends[1] else f"{ends[0]} – {ends[1]}"
 
     def _summary(self) -> str:

@@ -5,6 +5,7 @@ Pure: the same sweep and facts give the same plan, and nothing is read or writte
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -380,25 +381,31 @@ def _first_task(sweep: Sweep, backbone: BackboneEntry) -> str:
 def predicted(plan: Plan) -> dict[str, float]:
     """What the plan will take if every trial runs to its end.
 
-    Returns: `flops` of all trials (confirm trials, and those of an open search, are taken to cost what the
-        default configuration does); `disk_bytes` of records, curves, predictions and one checkpoint.
+    Returns: `flops` of all trials; `disk_bytes` of records, curves, predictions and one checkpoint.
     """
-    flops = sum(trial.flops for trial in {t.trial_id: t for t in plan.sources.values()}.values())
-    parameters = 0
+    parameters = max((sum(plan.prepared.models[c.task, c.backbone].sizes) for c in plan.cells), default=0)
     trials = count(plan)
-    for cell in plan.cells:
-        flops += cell.flops
-        if plan.confirm_seeds:
-            confirm = plan.trial(cell, cell.space.default, FIRST_CONFIRM_SEED, "confirm")
-            flops += len(plan.confirm_seeds) * confirm.flops
-        parameters = max(parameters, sum(plan.prepared.models[cell.task, cell.backbone].sizes))
     tested = max(facts.sizes["test"] for facts in plan.prepared.tasks.values())
     per_trial = 12_000  # measured: a record and its curves in TensorBoard, three evaluations
     predictions = trials["confirm"] * tested * 60  # measured: five classes, compressed
     checkpoint = parameters * 4 * 4  # weights, best weights, two moments
     sources = trials["source"] * parameters * 4
     disk = sum(trials.values()) * per_trial + predictions + checkpoint + sources
-    return {"flops": flops, "disk_bytes": disk}
+    return {"flops": sum(work(plan).values()), "disk_bytes": disk}
+
+
+def work(plan: Plan) -> dict[tuple[str, str], float]:
+    """FLOPs of all trials of each task and backbone. Confirm trials, and those of an open search, are taken
+    to cost what the default configuration does."""
+    found: dict[tuple[str, str], float] = defaultdict(float)
+    for trial in {t.trial_id: t for t in plan.sources.values()}.values():
+        found[trial.task, trial.backbone] += trial.flops
+    for cell in plan.cells:
+        found[cell.task, cell.backbone] += cell.flops
+        if plan.confirm_seeds:
+            confirm = plan.trial(cell, cell.space.default, FIRST_CONFIRM_SEED, "confirm")
+            found[cell.task, cell.backbone] += len(plan.confirm_seeds) * confirm.flops
+    return found
 
 
 def count(plan: Plan) -> dict[str, int]:

@@ -21,17 +21,19 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from test_campaign import Run, planned, record
+from test_campaign import TWO_TASKS, Run, planned, record
 
 from harness import watch
 from harness.cli import main
-from harness.plan import Plan, Trial, as_dict
+from harness.console import ProgressView, duration
+from harness.plan import Plan, Trial, as_dict, work
 from harness.records import index, reader
 from harness.records.lock import hold
 from harness.records.paths import ResultPaths, write_json
 from harness.records.record import write_record
 from harness.records.tensorboard import run_folder, write_experiment
 from harness.status import Status, Watcher
+from harness.tuning.campaign import Event
 
 DAY = 86_400.0
 
@@ -670,3 +672,24 @@ def test_a_score_that_is_none_makes_a_record_unreadable(paths: ResultPaths) -> N
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "metrics": {"validation": {"accuracy": "x"}, "test": None}}))
     assert Watcher(paths).look().trials["unreadable"] == 1
+
+
+def test_a_runs_own_view_goes_by_the_pace_of_each_task() -> None:
+    """Trials of one task ran at 100 FLOP/s. Those of another will not: they are taken to run as this machine
+    does, until some have."""
+    plan = planned(tasks=TWO_TASKS)
+    screen = io.StringIO()
+    view = ProgressView(Console(file=screen, width=200), plan, 1000.0, 2)
+    owed = {task: flops for (task, _), flops in work(plan).items()}
+    cells = {cell.task: cell for cell in plan.cells}
+    for task, rate, left in (
+        ("one", 100.0, {"one": 100.0, "two": 1000.0}),
+        ("two", 10.0, {"one": 100.0, "two": 10.0}),
+    ):
+        for seed in range(2):
+            trial = plan.trial(cells[task], cells[task].space.default, seed, "tune")
+            owed[task] -= trial.flops
+            cost = {"flops": trial.flops, "wall_s": trial.flops / rate, "device_s": 0.0}
+            view(Event("ended", trial, {**record(trial), "cost": cost}))
+        wanted = sum(owed[name] / left[name] for name in owed) / 2
+        assert screen.getvalue().strip().endswith(f"left {duration(wanted)}")

@@ -63,7 +63,7 @@ def run(chosen: argparse.Namespace) -> int:
         screen = terminal()
         rate, concurrent = speed(made, chosen.address, chosen.local)
         console.show_plan(screen, made, rate, concurrent)
-        view = console.ProgressView(screen, made, concurrent)
+        view = console.ProgressView(screen, made, rate, concurrent)
         try:
             with view.showing():
                 campaign = launch(made, paths, opened, view)
