@@ -212,7 +212,7 @@ def harness(trials: int, folder: Path) -> dict[str, Any]:
     from rich.console import Console
 
     from harness.console import ProgressView
-    from harness.plan import as_dict
+    from harness.outline import as_dict
     from harness.records.paths import ResultPaths, write_json
     from harness.training.workspace import workspace_of
     from harness.tuning import ray_tune, trainable
@@ -249,7 +249,7 @@ def harness(trials: int, folder: Path) -> dict[str, Any]:
 
 def resume(trials: int, folder: Path) -> dict[str, Any]:
     """Plan the sweep again and take what is recorded; then the report."""
-    from harness.plan import as_dict
+    from harness.outline import as_dict
     from harness.records.paths import ResultPaths
     from harness.report.build import write_report
     from harness.tuning.campaign import Campaign

@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis import wording
-from harness.plan import Cell, Plan, Trial, count, notes, predicted, work
+from harness.outline import count, notes, predicted, work
+from harness.plan import Cell, Plan, Trial
 from harness.records import remote
 from harness.records.paths import ResultPaths
 from harness.records.record import FAILURES

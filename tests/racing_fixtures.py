@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness import document, spec
-from harness.plan import Plan, Trial, as_dict, make_plan
+from harness.outline import as_dict
+from harness.plan import Plan, Trial, make_plan
 from harness.prepare import ModelFacts, Prepared
 from harness.records.paths import ResultPaths, write_json, write_text
 from harness.records.record import Record, write_record

@@ -26,7 +26,8 @@ from harness.analysis.importance import importances
 from harness.analysis.study import load_study
 from harness.cli import main
 from harness.errors import InputError
-from harness.plan import as_dict, count, hyperparameters, make_plan
+from harness.outline import as_dict, count
+from harness.plan import hyperparameters, make_plan
 from harness.published import search_space
 from harness.recipe import default_of
 from harness.records.paths import ResultPaths

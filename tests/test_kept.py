@@ -193,7 +193,7 @@ def test_mistakes_in_a_source_are_told_at_their_place(
 
 def test_a_space_of_the_sweep_is_not_searched_for_a_source(sourced: Any) -> None:
     """It takes the published default, or what is nearest in the space, and the plan says so."""
-    from harness.plan import notes
+    from harness.outline import notes
 
     path = sourced(optimizer={"learning_rate": 1e-2, "weight_decay": {"grid": [0.5, 0.02]}})
     plan = planned(path)

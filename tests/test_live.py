@@ -26,7 +26,8 @@ from test_campaign import TWO_TASKS, Run, planned, record
 from harness import watch
 from harness.cli import main
 from harness.console import ProgressView, duration
-from harness.plan import Plan, Trial, as_dict, work
+from harness.outline import as_dict, work
+from harness.plan import Plan, Trial
 from harness.records import index, reader
 from harness.records.lock import hold
 from harness.records.paths import ResultPaths, write_json

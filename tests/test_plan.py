@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from harness import document, spec
 from harness.errors import InputError
-from harness.plan import Plan, Trial, as_dict, count, digest, make_plan, notes, predicted
+from harness.outline import as_dict, count, notes, predicted
+from harness.plan import Plan, Trial, digest, make_plan
 from harness.prepare import ModelFacts, Prepared
 from harness.recipe import parse
 from harness.tasks.base import Facts

@@ -20,7 +20,7 @@ from harness.analysis.racing import Contest, Runner, raced_out, tie_chance
 from harness.analysis.study import load_study
 from harness.analysis.verdicts import judge
 from harness.errors import InputError
-from harness.plan import notes
+from harness.outline import notes
 from harness.records.paths import ResultPaths
 from harness.report.build import write_report
 from harness.tuning.racing import contest

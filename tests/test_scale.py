@@ -11,7 +11,8 @@ from test_campaign import Run, by_chance, cells, planned, record
 
 from harness import plan as planning
 from harness.analysis.study import load_study
-from harness.plan import Plan, as_dict, count, predicted
+from harness.outline import as_dict, count, predicted
+from harness.plan import Plan
 from harness.records import index
 from harness.records import paths as records_paths
 from harness.records.paths import ResultPaths, write_json

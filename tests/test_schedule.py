@@ -16,7 +16,8 @@ from test_campaign import planned
 from test_live import begin, end, held, look, saved, started
 
 from harness import console
-from harness.plan import FIRST_CONFIRM_SEED, count, predicted
+from harness.outline import count, predicted
+from harness.plan import FIRST_CONFIRM_SEED
 from harness.records.paths import ResultPaths
 
 

@@ -14,7 +14,8 @@ import yaml
 from harness.cache import cache_folder, digest
 from harness.document import dump
 from harness.errors import Mistakes
-from harness.plan import Plan, as_dict, count, predicted
+from harness.outline import as_dict, count, predicted
+from harness.plan import Plan
 from harness.records import index, provenance
 from harness.records.paths import ResultPaths, write_text
 from harness.records.quarantine import read_or_set_aside

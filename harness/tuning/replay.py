@@ -19,7 +19,8 @@ from typing import Any
 from harness.analysis.study import Study, load_study
 from harness.analysis.verdicts import judge
 from harness.errors import bad
-from harness.plan import SOURCE, Cell, Plan, Trial, as_dict, make_plan
+from harness.outline import as_dict
+from harness.plan import SOURCE, Cell, Plan, Trial, make_plan
 from harness.prepare import ModelFacts, Prepared, prepare
 from harness.records.lock import hold
 from harness.records.paths import ResultPaths

@@ -25,7 +25,8 @@ def run(chosen: argparse.Namespace) -> int:
     from harness.importing import unwatched
 
     with unwatched():
-        from harness.plan import as_dict, make_plan
+        from harness.outline import as_dict
+        from harness.plan import make_plan
         from harness.prepare import prepare
 
     try:
