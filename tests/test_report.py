@@ -73,6 +73,12 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
+def judged(written: ResultPaths) -> tuple[Study, Any]:
+    study = load_study(written)
+    return study, judge(study)
+
+
+@pytest.fixture(scope="module")
 def usual(tmp_path_factory: pytest.TempPathFactory) -> ResultPaths:
     paths = typical().write(tmp_path_factory.mktemp("results"))
     write_report(paths)
@@ -83,9 +89,8 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> ResultPaths:
 
 
 @pytest.mark.parametrize("section", find_sections(), ids=lambda section: section.name)
-def test_section_builds_well_formed_blocks(section: Section, written: ResultPaths) -> None:
-    study = load_study(written)
-    blocks = list(section.build(study, judge(study)))
+def test_section_builds_well_formed_blocks(section: Section, judged: tuple[Study, Any]) -> None:
+    blocks = list(section.build(*judged))
     assert all(isinstance(block, (Paragraph, Table, Figure)) for block in blocks)
     for block in blocks:
         if isinstance(block, Paragraph):

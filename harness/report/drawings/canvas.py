@@ -14,7 +14,8 @@ import re
 import warnings
 import xml.etree.ElementTree as ElementTree
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -24,6 +25,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from harness.report.blocks import Rows, printable, slug
+from harness.report.drawings.font import FAMILY, use_light
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#24292f")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
@@ -39,7 +41,7 @@ _SETTINGS = {
     "text.parse_math": False,  # a `$` in a name is a dollar sign
     "text.usetex": False,
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
+    "font.sans-serif": [FAMILY],
     "font.size": 9.5,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -134,28 +136,38 @@ class Drawing:
     height: float
     width: float = WIDTH
 
-    @property
+    @cached_property
     def svg(self) -> str:
         """A complete SVG document."""
-        return self._files[0]
-
-    @property
-    def pdf(self) -> bytes:
-        return self._files[1]
+        paper, _ = self._painted
+        prefix = f"d{zlib.crc32(self.name.encode('utf-8', 'replace')):08x}"
+        return _own(self._saved("svg", "Date").decode("utf-8"), prefix, paper.tags)
 
     @cached_property
-    def _files(self) -> tuple[str, bytes]:
-        svg, pdf = io.StringIO(), io.BytesIO()
-        with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": self.name}), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")  # the viewer's fonts draw it, not ours
+    def pdf(self) -> bytes:
+        return self._saved("pdf", "CreationDate")
+
+    @cached_property
+    def _painted(self) -> tuple[Paper, Any]:
+        """What is drawn, and the box around it."""
+        with self._styled():
             paper = Paper(self.width, self.height)
             self.paint(paper)
-            canvas = paper.canvas
-            box = canvas.get_tightbbox().padded(0.04)
-            canvas.savefig(svg, format="svg", metadata={"Date": None}, bbox_inches=box)
-            canvas.savefig(pdf, format="pdf", metadata={"CreationDate": None}, bbox_inches=box)
-        prefix = f"d{zlib.crc32(self.name.encode('utf-8', 'replace')):08x}"
-        return _own(svg.getvalue(), prefix, paper.tags), pdf.getvalue()
+            return paper, paper.canvas.get_tightbbox().padded(0.04)
+
+    def _saved(self, kind: str, date: str) -> bytes:
+        file = io.BytesIO()
+        paper, box = self._painted
+        with self._styled():
+            paper.canvas.savefig(file, format=kind, metadata={date: None}, bbox_inches=box)
+        return file.getvalue()
+
+    @contextmanager
+    def _styled(self) -> Iterator[None]:
+        with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": self.name}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")  # the viewer's fonts draw it, not ours
+            use_light()
+            yield
 
 
 def style(number: int) -> tuple[str, str, Any]:
