@@ -435,6 +435,7 @@ SWEEP: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_an_optuna_sweep_is_killed_in_the_middle_and_carries_on(sweep: Any, tmp_path: Path) -> None:

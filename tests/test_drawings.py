@@ -166,8 +166,9 @@ def test_hostile_names_stay_text(kind: str) -> None:
     assert kind == "bars" or {f"of-{slug(name)}" for name in HOSTILE} <= owned
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("count", [1, MOST])
+@pytest.mark.parametrize("count", [1, pytest.param(MOST, marks=pytest.mark.long)])
 def test_one_row_and_many_rows(kind: str, count: int) -> None:
     names = [f"strategy number {i} of quite a few, all alike in how they begin" for i in range(count)]
     drawing = KINDS[kind](names)

@@ -814,6 +814,8 @@ def test_compare_shows_a_table_or_json(home: Path, capsys: Any) -> None:
 # What the document shows works as it stands there.
 
 
+@pytest.mark.long
+@pytest.mark.timeout(240)
 def test_the_commands_of_the_document_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -156,7 +156,9 @@ def judged(root: Path, sweep: Sweep | None = None) -> Path:
     return paths.tensorboard
 
 
-@pytest.mark.parametrize("opened_on", ["results", "sweep", "task"])
+@pytest.mark.parametrize(
+    "opened_on", ["results", *(pytest.param(name, marks=pytest.mark.long) for name in ("sweep", "task"))]
+)
 def test_every_task_has_charts_that_draw_its_own_curves(tmp_path: Path, opened_on: str) -> None:
     """A chart draws its tags of every run there is: two tasks, two sweeps, and each shows what is its own."""
     folder = judged(tmp_path / "results" / "first")
