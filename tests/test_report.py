@@ -7,7 +7,6 @@ import html.parser
 import io
 import json
 import re
-import time
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -415,13 +414,11 @@ def test_a_ragged_table_is_refused() -> None:
 # Scale.
 
 
-def test_many_trials_stay_small_and_quick(tmp_path: Path) -> None:
+def test_many_trials_stay_small(tmp_path: Path) -> None:
     rates = [i / 1000 for i in range(1, 101)]
     scores: dict[str, Any] = {f"s{i}": [0.8, 0.81, 0.83] for i in range(5)}
     paths = Sweep({"t": scores, "u": scores}, rates=rates).write(tmp_path)
-    start = time.perf_counter()
     write_report(paths)
-    assert time.perf_counter() - start < 15
     assert paths.report_html.stat().st_size < 400_000
 
 

@@ -28,6 +28,7 @@ from harness.recipe import parse
 from harness.registry import plugins
 from harness.stage import Stage
 from harness.strategies.base import Part
+from harness.strategies.features import Outlet
 from harness.strategies.modules.bottleneck import Bottleneck
 from harness.strategies.modules.prefix import Prefix
 from harness.training import prefix as sharing
@@ -303,14 +304,14 @@ def test_features_are_where_the_width_is() -> None:
     """The last dimension, or the second; by the kind of layer where both could be; else a reason."""
     torch.manual_seed(0)
     for second, shape, axis in ((False, (2, 5, 4), -1), (False, (2, 4, 5), 1), (True, (2, 4, 4), 1)):
-        module = Bottleneck(4, 2, second, "here")
+        module = Bottleneck(Outlet(4, second), 2, "here")
         nn.init.normal_(module.up.weight)
         hidden = torch.randn(shape)
         moved = hidden.movedim(axis, -1)
         expected = moved + module.up(module.down(moved).relu())
         torch.testing.assert_close(module(hidden), expected.movedim(-1, axis))
     with pytest.raises(InputError, match="what leaves here"):
-        Bottleneck(4, 2, False, "here")(torch.randn(2, 5, 6))
+        Bottleneck(Outlet(4, False), 2, "here")(torch.randn(2, 5, 6))
 
 
 def test_normalisations_train_beside_adapters_where_asked() -> None:
