@@ -38,6 +38,8 @@ BESIDE: dict[str, dict[str, Any]] = {
 # Parts that do nothing on tiny-bert, with the tests of them.
 ELSEWHERE: dict[str, str] = dict.fromkeys(("co-tuning", "lwf", "stochnorm"), "test_features_and_outputs.py")
 
+# Of each way in which parts change a model or a trial one.
+LOUDEST = ("adapter", "delta", "lora", "mixout", "prefix-tuning", "reinit", "sam", "swa")
 every_part = pytest.mark.parametrize("name", sorted(set(PARTS) - set(ELSEWHERE)))
 
 
@@ -79,7 +81,7 @@ def planned(models: Any, words_csv: Path, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def whole(planned: Any) -> Any:
     """`whole(name)`: what a trial with a part comes to when nothing disturbs it; run once."""
-    made: dict[str, Any] = {}
+    made = {"freeze": result(*planned(strategy_of("freeze")))}  # before any other part has run
 
     def run(name: str) -> Any:
         if name not in made:
@@ -132,6 +134,14 @@ def test_it_trains_exactly_the_weights_that_it_says(name: str, planned: Any, tmp
     assert moved, "nothing trains"
 
 
+def test_none_leaves_anything_behind(planned: Any, whole: Any) -> None:
+    """What a trial came to before the parts ran in this process, it comes to after them."""
+    for name in LOUDEST:
+        whole(name)
+    assert result(*planned(strategy_of("freeze"))) == whole("freeze")
+
+
+@pytest.mark.long
 @every_part
 def test_it_leaves_nothing_behind(name: str, planned: Any, whole: Any) -> None:
     """What ran before gives the same after it."""
