@@ -47,7 +47,8 @@ class _Shrinkage(Moments):
         if not found[0].requires_grad:  # the rungs rest in this stage
             return outputs
         valid = seen[last].valid if last in seen else None
-        rows = torch.cat([pooled(each.float(), valid) for each in found], dim=1)
+        maps = [each.movedim(1, -1) if each.ndim == 4 else each for each in found]
+        rows = torch.cat([pooled(each.float(), valid) for each in maps], dim=1)
         rows = rows.nan_to_num(0.0, 0.0, 0.0)  # of weights that diverge, which the loss tells
         with torch.autocast(rows.device.type, enabled=False):
             smallest = torch.linalg.svdvals(rows)[-self._part.k :]

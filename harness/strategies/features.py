@@ -147,11 +147,11 @@ def leaving(ladder: Any, first: int) -> Iterator[dict[int, Seen]]:
 
 @contextmanager
 def features(ladder: Any) -> Iterator[list[torch.Tensor]]:
-    """What enters the head, channels last."""
+    """What enters the head."""
     found: list[torch.Tensor] = []
 
     def keep(hidden: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
-        found.append(hidden.movedim(1, -1) if hidden.ndim == 4 else hidden)
+        found.append(hidden)
         return hidden
 
     with entering(ladder, len(ladder.rungs), keep):

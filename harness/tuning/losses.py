@@ -79,6 +79,7 @@ class Losses:
     def heard(self) -> None:
         """A worker has trained something."""
         self._fruitless = -1
+        self._blind = 0
 
     def lost(self, trials: Sequence[Trial], terms: Terms, why: Cause, reason: str) -> list[Again] | Status:
         """On what terms the trials are tried again, or how they have ended.

@@ -22,7 +22,7 @@ _TABLES = ("GSUB", "GPOS", "GDEF", "MATH")
 def use_light() -> None:
     """From now on `FAMILY` means the light font. Where it cannot be kept the whole one serves as well."""
     whole = Path(font_manager.findfont(FAMILY))
-    with suppress(OSError):
+    with suppress(Exception):  # a damaged file, a full disk
         folder = written_once(cache_folder() / "fonts" / checksum(whole), lambda path: _write(whole, path))
         found = font_manager.fontManager
         found.addfont(folder / whole.name)
