@@ -374,6 +374,28 @@ def test_delta_without_attention_equals_the_formula(frozen: int) -> None:
     assert moments.forward(job.tuned, batch).loss.item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
+def test_delta_knows_channels_from_what_other_parts_add() -> None:
+    """As many added vectors as there are words: the words' channels stay those of the pretrained block."""
+    origin, batch = bert(), texts(longest=9)
+    model = copy.deepcopy(origin)
+    prefix = part_of("prefix-tuning", length=9)
+    prefix.prepare(job_on(model, prefix).tuned, 0)
+    part = part_of("delta", strength=0.7, head_strength=0.0, attention=False)
+    moments, job = bound(model.eval(), part, 0, origin)
+    distance = torch.zeros(())
+    left: list[Any] = []
+    for layer in model.bert.encoder.layer:
+        layer.register_forward_hook(lambda module, args, output: left.append(output))
+    clean = model(**batch).loss
+    for ours, theirs in zip(list(left), words_by_rung(origin, batch), strict=True):
+        ours = ours[0] if isinstance(ours, tuple) else ours
+        for a, b, mask in zip(ours, theirs, batch["attention_mask"], strict=True):
+            distance = distance + (a - b)[mask > 0].square().sum() / mask.sum() / len(ours)
+    assert distance > 0.1
+    wanted = clean + 0.35 * distance
+    assert moments.forward(job.tuned, batch).loss.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
 def test_delta_weighs_channels_by_what_shutting_them_off_costs(planned: Any) -> None:  # noqa: F811
     """To first order, measured here by turning each channel down a little below a head that was trained here:
     softmax of a fifth of the standard scores. Then C·Σ_j W_j·‖F_j − F⁰_j‖²/n stands in the loss."""

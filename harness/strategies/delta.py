@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 from typing_extensions import Self
 
+from harness import pulse
 from harness.moments import Batch, Forward, Moments, Setting
 from harness.stage import Stage
 from harness.strategies.base import Part, Preset
-from harness.strategies.features import Seen, entering, leaving, pooled
+from harness.strategies.features import Seen, entering, leaving, outlet, pooled
 from harness.strategies.losses import with_loss
 from harness.weights import Weight
 
@@ -72,12 +73,14 @@ class _Near(Moments):
         self._weights: dict[int, torch.Tensor] | None = None
 
     def entered(self, index: int, stage: Stage, weights: Sequence[Weight]) -> None:
-        rungs = [weight.rung for weight in weights if weight.rung is not None]
-        self._first = max(1, min(rungs, default=0))
-        self._acts = bool(rungs) and self._part.strength > 0
+        training = [weight.rung for weight in weights if weight.rung is not None]
+        self._first = max(1, min(training, default=0))
+        self._acts = bool(training) and self._part.strength > 0
         self._head = [weight.value for weight in weights if weight.rung is None]
         if self._acts:
             self._origin = self._setting.laddered(self._setting.origin())
+            rungs = self._origin.ladder.rungs
+            self._outlets = {number: outlet(rungs[number]) for number in range(1, len(rungs))}
         if self._acts and self._part.attention and self._weights is None:
             self._weights = self._weighed()
 
@@ -108,11 +111,15 @@ class _Near(Moments):
 
     def _distance(self, rung: int, now: Seen, before: Seen) -> torch.Tensor:
         """`C·Σ_j W_j·‖F_j − F⁰_j‖²/n`, averaged over examples."""
-        squares = pooled((now.channels_last.float() - before.channels_last.float()).square(), now.valid)
+        apart = (now.value.float() - before.value.float()).square()
+        squares = pooled(self._channels_last(rung, apart), now.valid)
         if self._weights is None or rung not in self._weights:
             return squares.sum(-1).mean()
         weights = self._weights[rung].to(squares.device)
         return squares.shape[-1] * (squares * weights).sum(-1).mean()
+
+    def _channels_last(self, rung: int, values: torch.Tensor) -> torch.Tensor:
+        return values.movedim(self._outlets[rung].axis(values), -1)
 
     def _weighed(self) -> dict[int, torch.Tensor]:
         """For each rung the weights of its channels, shape (channels,), with a sum of 1. Draws nothing, so
@@ -137,8 +144,8 @@ class _Near(Moments):
             maps = [each.value for each in seen.values()]
             for rung, found, slope in zip(seen, maps, torch.autograd.grad(loss, maps), strict=True):
                 rise = -(slope * found).detach() * len(batch["labels"])  # the loss is a mean
-                rise = rise.movedim(seen[rung].axis, -1)
-                rises[rung] = rises.get(rung, 0) + rise.flatten(0, -2).sum(0)
+                rise = self._channels_last(rung, rise).flatten(0, -2).sum(0)
+                rises[rung] = rises.get(rung, 0) + rise
         return {rung: _attention(rise) for rung, rise in rises.items()}
 
     def _probe(self, model: Any, batches: Sequence[Batch]) -> None:
@@ -150,6 +157,7 @@ class _Near(Moments):
         last = len(model.ladder.rungs)
         for _ in range(_EPOCHS):
             for batch in batches:
+                pulse.come_round()
                 with entering(model.ladder, last, lambda hidden, valid: hidden.detach()):
                     gradients = torch.autograd.grad(model(batch).loss, head, allow_unused=True)
                 for parameter, gradient in zip(head, gradients, strict=True):

@@ -65,18 +65,11 @@ def entering(
 class Seen:
     """Attributes:
     value: what left a rung, shape (examples, …).
-    axis: the dimension of its channels.
     valid: which positions of a padded sequence count, bool, shape (examples, positions); None: all.
     """
 
     value: torch.Tensor
-    axis: int
     valid: torch.Tensor | None
-
-    @property
-    def channels_last(self) -> torch.Tensor:
-        """A view of shape (examples, …, channels)."""
-        return self.value.movedim(self.axis, -1)
 
 
 @dataclass(frozen=True)
@@ -100,7 +93,7 @@ class Outlet:
 
 
 def outlet(rung: Any) -> Outlet:
-    """Of what leaves a rung."""
+    """Of what leaves a rung of the pretrained model: what parts add to a block may come last in it."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
@@ -129,11 +122,11 @@ def leaving(ladder: Any, first: int) -> Iterator[dict[int, Seen]]:
 
         return hook
 
-    def after(rung: int, outlet: Outlet) -> Callable[..., None]:
+    def after(rung: int) -> Callable[..., None]:
         def hook(module: Any, args: Any, output: Any) -> None:
             value = output[0] if isinstance(output, (tuple, list)) else output
             if isinstance(value, torch.Tensor):
-                seen[rung] = Seen(value, outlet.axis(value), valid.get(rung))
+                seen[rung] = Seen(value, valid.get(rung))
 
         return hook
 
@@ -141,7 +134,7 @@ def leaving(ladder: Any, first: int) -> Iterator[dict[int, Seen]]:
         for number, rung in enumerate(ladder.rungs):
             if number >= max(1, first):
                 _hook(hooks, rung.blocks[0].register_forward_pre_hook(before(number), with_kwargs=True))
-                _hook(hooks, rung.last.register_forward_hook(after(number, outlet(rung))))
+                _hook(hooks, rung.last.register_forward_hook(after(number)))
         yield seen
 
 
