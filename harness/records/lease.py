@@ -54,18 +54,18 @@ def lease(store: Store, machine: str) -> Iterator[None]:
         "since": time.time(),
         "every": RENEW_SECONDS,
     }
-    store.taken = ""
     number = _take(store, mine)
-    ended, lost = threading.Event(), threading.Event()
-    keeper = threading.Thread(target=_keep, args=(store, number, mine, ended, lost), daemon=True)
+    ended = threading.Event()
+    keeper = threading.Thread(target=_keep, args=(store, number, mine, ended), daemon=True)
     keeper.start()
     try:
         yield
     finally:
         ended.set()
         keeper.join()
-        if lost.is_set():
-            raise ResultsLockedError(f"{store.uri}: {store.taken}") from None
+        if store.taken:
+            taken, store.taken = store.taken, ""
+            raise ResultsLockedError(f"{store.uri}: {taken}") from None
         with contextlib.suppress(StorageError):  # nobody renews it any more: that will do
             store.write(_key(number), _content(mine, released=True))
 
@@ -108,6 +108,10 @@ def _who(said: dict[str, Any] | None) -> str:
     )
 
 
+def _taken(said: dict[str, Any] | None) -> str:
+    return f"{_who(said)} has taken this sweep over"
+
+
 def _take(store: Store, mine: dict[str, Any]) -> int:
     while True:
         number, said = _latest(store)
@@ -143,16 +147,16 @@ def _silent(store: Store, number: int, said: dict[str, Any]) -> bool:
     return True
 
 
-def _keep(
-    store: Store, number: int, mine: dict[str, Any], ended: threading.Event, lost: threading.Event
-) -> None:
+def _keep(store: Store, number: int, mine: dict[str, Any], ended: threading.Event) -> None:
     beat = 0
     while not ended.wait(RENEW_SECONDS):
         beat += 1
         try:
-            if max(_numbers(store, 0.0), default=number) > number:
-                store.taken = f"{_who(_latest(store)[1])} has taken this sweep over"
-                lost.set()
+            latest = max(_numbers(store, 0.0), default=number)
+            if latest > number:
+                store.taken = _taken(None)  # before anything that may fail
+                with contextlib.suppress(StorageError):
+                    store.taken = _taken(_said(store.read(_key(latest), 0.0)))
                 # to this thread's process as Ctrl-C would: the run ends as an interrupted one does
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                 return

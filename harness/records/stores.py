@@ -91,7 +91,7 @@ class Store:
         try:
             return patience.patiently(f"{self.uri}: {what}", attempt, _passing, seconds)
         except StorageError as error:
-            self.failure = self.failure or (error if given is None else None)
+            self.failure = self.failure or (error if given is None and not self.taken else None)
             raise
         except Exception as error:
             if not _refusal(error):
@@ -99,6 +99,16 @@ class Store:
             refused = StorageError(f"{self.uri}: {what}: {_refused(error)}")
             self.failure = self.failure or (refused if given is None else None)
             raise refused from error
+
+    def _change(self, what: str, attempt: Callable[[], T], seconds: float | None = None) -> T:
+        """What was begun while these results were ours may be tried again when they are no more."""
+
+        def ours() -> T:
+            if self.taken:
+                raise StorageError(f"{self.uri}: {self.taken}")
+            return attempt()
+
+        return self._do(what, ours, seconds)
 
     def _at(self, key: str) -> str:
         return f"{self._path}/{key}" if key else self._path
@@ -143,12 +153,7 @@ class Store:
         """A file as a whole."""
         self._put(key, lambda place: self._fs.put_file(str(path), place))
 
-    def _changeable(self) -> None:
-        if self.taken:
-            raise StorageError(f"{self.uri}: {self.taken}")
-
     def _put(self, key: str, write: Callable[[str], Any], seconds: float | None = None) -> None:
-        self._changeable()
         place = self._at(key)
 
         def attempt() -> None:
@@ -162,13 +167,12 @@ class Store:
             self._fs.mv(beside, place)
 
         try:
-            self._do("writing", attempt, seconds)
+            self._change("writing", attempt, seconds)
         except FileNotFoundError as error:
             raise StorageError(f"{self.uri}: writing: it is not there: {patience.said(error)}") from error
 
     def create(self, key: str, content: bytes) -> bool:
         """Write what is not there; False if it is. Of several who try at once one succeeds."""
-        self._changeable()
 
         def attempt() -> None:
             if not self._whole:
@@ -179,15 +183,14 @@ class Store:
             self._fs.pipe_file(self._at(key), content, mode="create")
 
         try:
-            self._do("writing", attempt)
+            self._change("writing", attempt)
         except FileExistsError:  # perhaps by a try whose answer was lost
             return self.read(key) == content
         return True
 
     def remove(self, key: str) -> None:
-        self._changeable()
         with contextlib.suppress(FileNotFoundError):
-            self._do("removing", lambda: self._fs.rm_file(self._at(key)))
+            self._change("removing", lambda: self._fs.rm_file(self._at(key)))
 
     def fetch(self, wanted: dict[str, Version], root: Path) -> None:
         """Download below `root`, each file at once or not at all, its time of change that of its version.

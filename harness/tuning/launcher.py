@@ -14,7 +14,7 @@ from functools import partial
 import torch
 
 from harness import pulse
-from harness.errors import Mistakes, bad
+from harness.errors import Mistakes, ResultsLockedError, bad
 from harness.plan import Plan
 from harness.prepare import Prepared, prepare
 from harness.records import remote
@@ -144,6 +144,8 @@ def launch(plan: Plan, paths: ResultPaths, cluster: Cluster | None, watch: Watch
             campaign = _launch(plan, paths, cluster, watch)
             pull(paths, PREDICTIONS, records=False)  # of trials that ran elsewhere
             return campaign
+    except ResultsLockedError:  # whatever has failed since another run took over
+        raise
     except Exception as error:
         if end := ending(error):
             raise end from error
