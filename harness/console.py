@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis import wording
-from harness.outline import count, notes, predicted, work
+from harness.outline import Load, count, load_of, notes, predicted, work
+from harness.pace import RECENT
 from harness.plan import Cell, Plan, Trial
 from harness.records import remote
 from harness.records.paths import ResultPaths
@@ -29,10 +30,10 @@ from harness.tuning.campaign import Event
 if TYPE_CHECKING:
     from harness.tuning.replay import Replays  # imports ray
 
+Rates: TypeAlias = Mapping[str, float]
+
 # Elsewhere than on a terminal a line per ended trial is written, but not more often than this.
 _QUIET_SECONDS = 2.0
-# The pace of a task is that of so many trials that ended last.
-_RECENT = 200
 _MANY_TRIALS = 200
 
 
@@ -60,11 +61,11 @@ def _grid(*headings: str, right: tuple[int, ...] = ()) -> Table:
     return table
 
 
-def show_plan(console: Console, plan: Plan, rate: float | None, concurrent: float) -> None:
+def show_plan(console: Console, plan: Plan, rates: Rates | None, concurrent: float) -> None:
     """Cells, trials, what was merged, budgets, predicted compute and disk.
 
     Args:
-        rate: FLOP/s of one trial on this machine, None if trials run elsewhere.
+        rates: FLOP/s of one trial on this machine by its precision, None if trials run elsewhere.
         concurrent: trials at a time.
     """
     trials, will = count(plan), predicted(plan)
@@ -89,8 +90,10 @@ def show_plan(console: Console, plan: Plan, rate: float | None, concurrent: floa
         console.print(_text(f"note: {note}"))
     source = f"{trials['source']} source + " if trials["source"] else ""
     took = ""
-    if rate is not None:
-        took = f", about {duration(will['flops'] / rate / concurrent)} here at {size(rate, 'FLOP/s')} a trial"
+    if rates is not None:
+        seconds = sum(flops / rates[load.precision] for load, flops in work(plan).items())
+        rate = size(will["flops"] / seconds, "FLOP/s")
+        took = f", about {duration(seconds / concurrent)} here at {rate} a trial"
     console.print(
         _text(
             f"{source}{trials['tune']} tune + {trials['confirm']} confirm trials, "
@@ -129,11 +132,12 @@ class ProgressView:
     """Live progress of a campaign: a table on a terminal, plain lines elsewhere.
 
     Args:
-        rate: FLOP/s to be expected of a trial, as long as none like it has ended; None if unknown.
+        rates: FLOP/s to be expected of a trial by its precision, until some like it have ended; None if
+            unknown.
         concurrent: trials at a time.
     """
 
-    def __init__(self, console: Console, plan: Plan, rate: float | None, concurrent: float) -> None:
+    def __init__(self, console: Console, plan: Plan, rates: Rates | None, concurrent: float) -> None:
         self._console, self._plan, self._concurrent = console, plan, max(1.0, concurrent)
         self._started = self._spoken = time.monotonic()
         self._cells: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -141,10 +145,10 @@ class ProgressView:
         self._status: Counter[str] = Counter()
         self._known = 0
         self._running: dict[str, float] = {}
-        self._expected = rate
-        # by task and backbone: a small network gets less out of a processor than a large one
+        self._expected = rates
         self._left = work(plan)
-        self._rates: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        # a small network gets less out of a processor than a large one
+        self._rates: defaultdict[Load, list[float]] = defaultdict(list)
         self._device_seconds = 0.0
         self._total = sum(count(plan).values())
         self._live: Live | None = None
@@ -169,8 +173,8 @@ class ProgressView:
         elif event.what == "point" and record is not None:
             self._running[trial.trial_id] = record["curve"][-1]["epoch"]
         elif event.what in ("ended", "known") and record is not None:
-            arena = trial.task, trial.backbone
-            self._left[arena] = max(0.0, self._left[arena] - trial.flops)
+            load = load_of(trial)
+            self._left[load] = max(0.0, self._left[load] - trial.flops)
             self._status[record["status"]] += 1
             cell = self._cells[trial.cell]
             cell[record["status"]] += 1
@@ -182,7 +186,7 @@ class ProgressView:
             self._running.pop(trial.trial_id, None)
             self._device_seconds += record["cost"]["device_s"]
             if record["cost"]["wall_s"] > 0 and record["status"] == "finished":
-                self._rates[arena].append(record["cost"]["flops"] / record["cost"]["wall_s"])
+                self._rates[load].append(record["cost"]["flops"] / record["cost"]["wall_s"])
             if self._live is None:
                 self._say(event)
 
@@ -206,17 +210,20 @@ class ProgressView:
         return sum(self._status.values())
 
     def _time_left(self) -> str:
-        """A range: at the rates of the slower and the faster quarter of the trials so far on each task."""
-        seconds = [0.0, 0.0]
-        for arena, left in self._left.items():
-            rates = sorted(self._rates[arena][-_RECENT:])
-            if left > 0 and len(rates) < 2:
-                rates = [self._expected] if self._expected else sorted(chain(*self._rates.values()))
-            if left > 0 and not rates:
+        """A range: at the rates of the faster and the slower quarter of the trials so far that are alike."""
+        soon = late = 0.0
+        for load, left in self._left.items():
+            if left <= 0:
+                continue
+            rates = sorted(self._rates[load][-RECENT:])
+            if len(rates) < 2:
+                known = chain(*self._rates.values())
+                rates = [self._expected[load.precision]] if self._expected else sorted(known)
+            if not rates:
                 return "?"
-            for end, quarter in enumerate((3, 1)) if left > 0 else ():
-                seconds[end] += left / rates[quarter * len(rates) // 4] / self._concurrent
-        ends = [duration(second) for second in seconds]
+            soon += left / rates[3 * len(rates) // 4]
+            late += left / rates[len(rates) // 4]
+        ends = [duration(seconds / self._concurrent) for seconds in (soon, late)]
         return ends[0] if ends[0] == ends[1] else f"{ends[0]} – {ends[1]}"
 
     def _summary(self) -> str:

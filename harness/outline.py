@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness import space
 from harness.entries import BackboneEntry
 from harness.metrics.scorer import bounds
-from harness.plan import FIRST_CONFIRM_SEED, FORMAT, Plan
+from harness.plan import FIRST_CONFIRM_SEED, FORMAT, Plan, Trial
 from harness.records.record import finite
 from harness.search.base import SearchSpace
 from harness.spec import Sweep
@@ -162,17 +162,27 @@ def predicted(plan: Plan) -> dict[str, float]:
     return {"flops": sum(work(plan).values()), "disk_bytes": disk}
 
 
-def work(plan: Plan) -> dict[tuple[str, str], float]:
-    """FLOPs of all trials of each task and backbone. Confirm trials, and those of an open search, are taken
-    to cost what the default configuration does."""
-    found: dict[tuple[str, str], float] = defaultdict(float)
+class Load(NamedTuple):
+    """What decides how many FLOP/s a trial reaches: trials with the same are alike in that."""
+
+    task: str
+    backbone: str
+    precision: str
+
+
+def load_of(trial: Trial) -> Load:
+    return Load(trial.task, trial.backbone, trial.recipe["training"]["precision"])
+
+
+def work(plan: Plan) -> dict[Load, float]:
+    """FLOPs of all trials that are alike. Confirm trials, and those of an open search, are taken to be what
+    the default configuration is."""
+    found: dict[Load, float] = defaultdict(float)
     for trial in {t.trial_id: t for t in plan.sources.values()}.values():
-        found[trial.task, trial.backbone] += trial.flops
+        found[load_of(trial)] += trial.flops
     for cell in plan.cells:
-        found[cell.task, cell.backbone] += cell.flops
-        if plan.confirm_seeds:
-            confirm = plan.trial(cell, cell.space.default, FIRST_CONFIRM_SEED, "confirm")
-            found[cell.task, cell.backbone] += len(plan.confirm_seeds) * confirm.flops
+        confirm = plan.trial(cell, cell.space.default, FIRST_CONFIRM_SEED, "confirm")
+        found[load_of(confirm)] += cell.flops + len(plan.confirm_seeds) * confirm.flops
     return found
 
 

@@ -680,8 +680,8 @@ def test_a_runs_own_view_goes_by_the_pace_of_each_task() -> None:
     does, until some have."""
     plan = planned(tasks=TWO_TASKS)
     screen = io.StringIO()
-    view = ProgressView(Console(file=screen, width=200), plan, 1000.0, 2)
-    owed = {task: flops for (task, _), flops in work(plan).items()}
+    view = ProgressView(Console(file=screen, width=200), plan, {"fp32": 1000.0}, 2)
+    owed = {load.task: flops for load, flops in work(plan).items()}
     cells = {cell.task: cell for cell in plan.cells}
     for task, rate, left in (
         ("one", 100.0, {"one": 100.0, "two": 1000.0}),

@@ -81,7 +81,7 @@ def test_the_plans_prediction_is_what_the_schedule_takes(schedule: Any, workers:
         cells.append(schedule.Cell(tune, [last] * len(plan.confirm_seeds)))
     assert sum(len(cell.tune) + len(cell.confirm) for cell in cells) == sum(count(plan).values())
     screen = io.StringIO()
-    console.show_plan(Console(file=screen, width=200), plan, rate, workers)
+    console.show_plan(Console(file=screen, width=200), plan, {"fp32": rate}, workers)
     said = re.search(r"about ([\d.]+) (s|min|h)", screen.getvalue())
     assert said is not None, screen.getvalue()
     seconds = float(said[1]) * {"s": 1, "min": 60, "h": 3600}[said[2]]

@@ -98,6 +98,8 @@ def precision(name: str) -> list[Check]:
     which works and is no faster."""
     import torch
 
+    from harness.training.precision import DTYPES
+
     device = torch.device("cpu" if name == "cpu" else "cuda")
     size = 512 if device.type == "cpu" else 4096  # what a CPU emulates takes seconds beyond that
     generator = torch.Generator().manual_seed(0)
@@ -105,7 +107,7 @@ def precision(name: str) -> list[Check]:
     exact = (a @ b).float()
     rates: dict[str, float] = {}
     faults: list[str] = []
-    for label, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
+    for label, dtype in DTYPES.items():
         try:
             left, right = a.to(dtype), b.to(dtype)
             error = float(((left @ right).float() - exact).norm() / exact.norm())

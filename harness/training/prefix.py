@@ -205,7 +205,7 @@ def _judge(folder: Path, prefix: Prefix, split: Split) -> None:
             judged[str(depth)] = {"remark": "the model cannot be cut there"}
             continue
         size = found["bytes"]
-        if not _pays(workspace, size, sum(flops[:depth]), passes[depth]):
+        if not _pays(workspace, where.precision, size, sum(flops[:depth]), passes[depth]):
             reason = "running them again is cheaper than storing what they give"
             judged[str(depth)] = {"remark": reason}
         elif taken + size * examples > workspace.store_bytes:
@@ -218,14 +218,14 @@ def _judge(folder: Path, prefix: Prefix, split: Split) -> None:
     seal(folder)
 
 
-def _pays(workspace: Workspace, size: float, flops: float, passes: int) -> bool:
+def _pays(workspace: Workspace, precision: str, size: float, flops: float, passes: int) -> bool:
     """Args:
     size: bytes per example.
     flops: of the frozen rungs, per example.
     passes: how often the planned trials go through the split.
     """
     write, read = bandwidth(Path(workspace.cache))
-    again = flops / training_rate(max(1, int(workspace.cpus)))
+    again = flops / training_rate(max(1, int(workspace.cpus)), precision)
     return passes * again > again + size / write + passes * size / read
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections import defaultdict
 from typing import Any
 
 from harness.errors import InputError
@@ -42,21 +41,19 @@ def run(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def speed(made: Any, address: str | None, local: bool = False) -> tuple[float | None, float]:
-    """FLOP/s of one trial here (None if trials run elsewhere) and the number of trials at a time; tells of a
-    precision that this machine is slow at."""
+def speed(made: Any, address: str | None, local: bool = False) -> tuple[dict[str, float] | None, float]:
+    """FLOP/s of one trial here by its precision (None if trials run elsewhere) and the number of trials at a
+    time; tells of a precision that this machine is slow at."""
+    from harness.outline import work
     from harness.training.rate import training_rate
 
     resources = made.sweep.resources
     if address is not None or resources.gpus > 0:
         return None, 1.0
     at_once = 1 if local else resources.at_once(os.cpu_count() or 1)
-    work: dict[str, float] = defaultdict(float)
-    for cell in made.cells:
-        trial = made.trial(cell, cell.space.default, 0, "tune")
-        work[trial.recipe["training"]["precision"]] += trial.flops
-    rates = {name: training_rate(max(1, int(resources.cpus)), name) for name in {*work, "fp32"}}
-    for name in work:
+    used = sorted({load.precision for load in work(made)})
+    rates = {name: training_rate(max(1, int(resources.cpus)), name) for name in {*used, "fp32"}}
+    for name in used:
         if (share := rates[name] / rates["fp32"]) < 0.5:
             complain(f"training.precision: {name} has {share:.1%} of the rate of fp32 on this machine")
-    return sum(work.values()) / sum(flops / rates[name] for name, flops in work.items()), at_once
+    return rates, at_once
