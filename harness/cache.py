@@ -110,7 +110,7 @@ def whole(
     """
     written_once(folder, write)
     if any(look(folder / part) for part in parts):
-        with _locked(folder.with_name(f"{folder.name}.check.lock")):
+        with locked(folder.with_name(f"{folder.name}.check.lock")):
             # another process may have seen to it by now
             if why := next(filter(None, (look(folder / part) for part in parts)), ""):
                 told(folder, why)
@@ -124,7 +124,7 @@ def written_once(folder: Path, write: Callable[[Path], None]) -> Path:
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_name(f"{folder.name}.lock")):
+    with locked(folder.with_name(f"{folder.name}.lock")):
         if folder.exists():
             return folder
         # not `mkdtemp`: its folders are private to their owner, and a machine's cache may be shared
@@ -140,7 +140,7 @@ def written_once(folder: Path, write: Callable[[Path], None]) -> Path:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Raises: Halted if the process is asked to end while another one holds the lock."""
     lock = FileLock(path)
     while not lock.is_locked:

@@ -12,8 +12,8 @@ _halting = threading.Event()
 
 
 class Halted(BaseException):
-    """The training was asked to end and did, after a checkpoint. Not an `Exception`: nothing is wrong, and
-    what catches errors is not to take it for a failed trial."""
+    """The process was asked to end and does: a training after a checkpoint, and what trains nothing at once.
+    Not an `Exception`: nothing is wrong, and what catches errors is not to take it for a failed trial."""
 
 
 def beat() -> None:

@@ -51,6 +51,7 @@ FAMILIES = [
 ]
 # A text model, images, frames: what every family promises, on few of them where it takes long.
 SOME = ("bert", "resnet", "deepspeech")
+FEW = [pytest.param(*case, marks=[] if case[0] in SOME else [pytest.mark.long]) for case in FAMILIES]
 KINDS = [name for name, task in plugins("tasks", Task).items() if name == task.kind]
 # The GLUE tasks live on the hub.
 
@@ -237,10 +238,7 @@ def run(plan: Plan, results: Path, evaluations: int | None = None) -> Record | N
     raise AssertionError("unreachable")
 
 
-@pytest.mark.parametrize(
-    ("family", "kind"),
-    [pytest.param(*case, marks=[] if case[0] in SOME else [pytest.mark.long]) for case in FAMILIES],
-)
+@pytest.mark.parametrize(("family", "kind"), FEW)
 def test_the_same_seed_gives_the_same_trial(family: str, kind: str, tmp_path: Path) -> None:
     """From the sweep file to the record, twice: equal curves and an equal comparison with the start."""
     plan = planned(family, kind, tmp_path, 0.5)

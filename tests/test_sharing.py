@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import sentences, write_table
-from test_conformance import FAMILIES, SMALL, SOME, TRIED_ON
+from test_conformance import FAMILIES, FEW, SMALL, SOME, TRIED_ON
 
 from harness import document, spec
 from harness.backbones.text import TEXT_KINDS
@@ -129,10 +129,7 @@ def eight(plan: Plan) -> list[Any]:
 RATES = {"learning_rate": {"grid": [1e-3, 1e-2]}, "weight_decay": {"grid": [0, 0.1]}}
 
 
-@pytest.mark.parametrize(
-    ("family", "kind"),
-    [pytest.param(*case, marks=[] if case[0] in SOME else [pytest.mark.long]) for case in FAMILIES],
-)
+@pytest.mark.parametrize(("family", "kind"), FEW)
 def test_heads_in_a_bundle_train_as_each_alone(family: str, kind: str, tmp_path: Path) -> None:
     """Whether or not the heads of this family can be computed together; stopped midway, and resumed."""
     training = {"epochs": 3, "batch_size": 8, "max_length": 32}

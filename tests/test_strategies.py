@@ -114,6 +114,13 @@ def result(plan: Plan, workspace: Workspace, points: int | None = None) -> Any:
     return None
 
 
+def test_none_leaves_anything_behind(planned: Any, whole: Any) -> None:
+    """What a trial came to before the parts ran in this process, it comes to after them."""
+    for name in LOUDEST:
+        whole(name)
+    assert result(*planned(strategy_of("freeze"))) == whole("freeze")
+
+
 @every_part
 def test_it_trains_exactly_the_weights_that_it_says(name: str, planned: Any, tmp_path: Path) -> None:
     """What moves is what some stage lets train; all else stays as it came from disk or as it was drawn. Only
@@ -134,20 +141,14 @@ def test_it_trains_exactly_the_weights_that_it_says(name: str, planned: Any, tmp
     assert moved, "nothing trains"
 
 
-def test_none_leaves_anything_behind(planned: Any, whole: Any) -> None:
-    """What a trial came to before the parts ran in this process, it comes to after them."""
-    for name in LOUDEST:
-        whole(name)
-    assert result(*planned(strategy_of("freeze"))) == whole("freeze")
-
-
 @pytest.mark.long
 @every_part
 def test_it_leaves_nothing_behind(name: str, planned: Any, whole: Any) -> None:
-    """What ran before gives the same after it."""
-    other = whole("freeze")
-    assert not whole(name)["notes"]
+    """The same trial gives the same again, and so does another that had run before it."""
+    first, other = whole(name), whole("freeze")
+    assert result(*planned(strategy_of(name))) == first
     assert result(*planned(strategy_of("freeze"))) == other
+    assert not first["notes"]
 
 
 @every_part
@@ -158,6 +159,7 @@ def test_it_goes_on_where_it_was_interrupted(name: str, points: int, planned: An
     result(plan, workspace, points=points)
     assert workspace.paths.checkpoint(trial_of(plan).trial_id).exists()
     assert result(plan, workspace) == whole(name)
+    assert not whole(name)["notes"]
 
 
 @every_part

@@ -15,9 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock
-
-from harness.cache import cache_folder, digest
+from harness.cache import cache_folder, digest, locked
 from harness.errors import HarnessError
 from harness.records.stores import Store, Version, is_uri, store
 
@@ -151,7 +149,7 @@ def latest_folder(folder: Path) -> Path:
         return folder
     there, root = found[0].store, found[1]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with locked(folder.with_name(f".{folder.name}.lock")):
         wanted = there.listed(_key(folder, root))
         if wanted and any(local_version(root / key) != version for key, version in wanted.items()):
             fresh = folder.with_name(f".fetching.{folder.name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from harness import pulse
 from harness.errors import InputError, Mistake, bad
 from harness.verbs.common import INTERRUPTED, SOME_FAILED, below, complain, sweep_file, terminal
 from harness.verbs.plan import speed
@@ -61,13 +62,13 @@ def run(chosen: argparse.Namespace) -> int:
         except InputError as error:
             raise sweep.document.located(error) from error
         screen = terminal()
-        rate, concurrent = speed(made, chosen.address, chosen.local)
-        console.show_plan(screen, made, rate, concurrent)
-        view = console.ProgressView(screen, made, rate, concurrent)
+        rates, concurrent = speed(made, chosen.address, chosen.local)
+        console.show_plan(screen, made, rates, concurrent)
+        view = console.ProgressView(screen, made, rates, concurrent)
         try:
             with view.showing():
                 campaign = launch(made, paths, opened, view)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, pulse.Halted):
             campaign = None
         finally:
             for found in quarantine.since(noted, quarantine.remarks(paths)):

@@ -14,8 +14,7 @@ import re
 import warnings
 import xml.etree.ElementTree as ElementTree
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -136,38 +135,29 @@ class Drawing:
     height: float
     width: float = WIDTH
 
-    @cached_property
+    @property
     def svg(self) -> str:
         """A complete SVG document."""
-        paper, _ = self._painted
-        prefix = f"d{zlib.crc32(self.name.encode('utf-8', 'replace')):08x}"
-        return _own(self._saved("svg", "Date").decode("utf-8"), prefix, paper.tags)
+        return self._files[0]
 
-    @cached_property
+    @property
     def pdf(self) -> bytes:
-        return self._saved("pdf", "CreationDate")
+        return self._files[1]
 
     @cached_property
-    def _painted(self) -> tuple[Paper, Any]:
-        """What is drawn, and the box around it."""
-        with self._styled():
-            paper = Paper(self.width, self.height)
-            self.paint(paper)
-            return paper, paper.canvas.get_tightbbox().padded(0.04)
-
-    def _saved(self, kind: str, date: str) -> bytes:
-        file = io.BytesIO()
-        paper, box = self._painted
-        with self._styled():
-            paper.canvas.savefig(file, format=kind, metadata={date: None}, bbox_inches=box)
-        return file.getvalue()
-
-    @contextmanager
-    def _styled(self) -> Iterator[None]:
+    def _files(self) -> tuple[str, bytes]:
+        svg, pdf = io.StringIO(), io.BytesIO()
         with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": self.name}), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph")  # the viewer's fonts draw it, not ours
             use_light()
-            yield
+            paper = Paper(self.width, self.height)
+            self.paint(paper)
+            canvas = paper.canvas
+            box = canvas.get_tightbbox().padded(0.04)
+            canvas.savefig(svg, format="svg", metadata={"Date": None}, bbox_inches=box)
+            canvas.savefig(pdf, format="pdf", metadata={"CreationDate": None}, bbox_inches=box)
+        prefix = f"d{zlib.crc32(self.name.encode('utf-8', 'replace')):08x}"
+        return _own(svg.getvalue(), prefix, paper.tags), pdf.getvalue()
 
 
 def style(number: int) -> tuple[str, str, Any]:
