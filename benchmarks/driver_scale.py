@@ -119,7 +119,7 @@ def bare(trials: int, folder: Path) -> dict[str, Any]:
     from ray import tune
     from ray.tune.search import Searcher
 
-    from harness.spec import Resources
+    from harness.sections import Resources
     from harness.tuning.cluster import Cluster
     from harness.tuning.ray_tune import Unsaved
 

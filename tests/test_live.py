@@ -52,8 +52,7 @@ def started(plan: Plan, paths: ResultPaths, **more: Any) -> Run:
 
 def saved(running: Run) -> None:
     """As every five seconds of a real run: the cells' files say what has been handed out."""
-    running.campaign._save_at = 0.0
-    running.campaign._save_changed()
+    running.campaign._files.write_changed(now=True)
 
 
 def look(paths: ResultPaths, now: float | None = None) -> Status:

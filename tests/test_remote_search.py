@@ -19,7 +19,7 @@ from harness.plan import Plan
 from harness.records.paths import ResultPaths, opened
 from harness.records.pull import pull
 from harness.records.stores import store
-from harness.tuning import campaign as campaigns
+from harness.tuning import cell_files
 from harness.tuning.campaign import Campaign
 
 
@@ -54,7 +54,7 @@ def test_what_was_asked_for_is_at_the_uri_before_its_trial_runs(
     plan: Plan, memory: str, machine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The driver may die at any time: the next one hands out the same trials, wherever it runs."""
-    monkeypatch.setattr(campaigns, "_SAVE_SECONDS", 3600.0)  # what is written now and then comes too late
+    monkeypatch.setattr(cell_files, "_SAVE_SECONDS", 3600.0)  # what is written now and then comes too late
     machine("a")
     first = begin(plan, opened(memory, "small"))
     handed = []
@@ -74,8 +74,8 @@ def test_what_was_asked_for_is_at_the_uri_before_its_trial_runs(
 def test_a_storage_that_is_older_than_what_its_cell_lists_asks_for_that_first(
     plan: Plan, memory: str, machine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(campaigns, "_SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(campaigns, "_SAVE_SHARE", 0)
+    monkeypatch.setattr(cell_files, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(cell_files, "_SAVE_SHARE", 0)
     machine("a")
     there, first = store(f"{memory}/small"), begin(plan, opened(memory, "small"))
     handed, old = [first.next()], there.read("optuna.db")

@@ -17,8 +17,7 @@ from harness.records import index
 from harness.records import paths as records_paths
 from harness.records.paths import ResultPaths, write_json
 from harness.records.record import read_record, write_record
-from harness.tuning import campaign as campaigns
-from harness.tuning import recorded
+from harness.tuning import cell_files, recorded
 from harness.tuning.campaign import Campaign
 
 
@@ -60,8 +59,8 @@ def test_planning_reads_each_configuration_once(monkeypatch: pytest.MonkeyPatch,
 def test_a_cells_file_is_not_written_for_every_trial(
     paths: ResultPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writes = Counter(monkeypatch, campaigns, "write_sealed")
-    monkeypatch.setattr(campaigns, "_SAVE_SECONDS", 3600.0)
+    writes = Counter(monkeypatch, cell_files, "write_sealed")
+    monkeypatch.setattr(cell_files, "_SAVE_SECONDS", 3600.0)
     running = Run(wide(60), paths).to_the_end()
     assert len(running.started) == 60 * 2 + 3
     # at first, when all has been handed out, when it confirms and when it is done
@@ -72,8 +71,8 @@ def test_a_cells_file_is_not_written_for_every_trial(
 def test_a_cell_that_changed_is_written_once_the_time_has_come(
     paths: ResultPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(campaigns, "_SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(campaigns, "_SAVE_SHARE", 0)
+    monkeypatch.setattr(cell_files, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(cell_files, "_SAVE_SHARE", 0)
     running = Run(wide(10), paths)
     for ended in range(1, 12):
         running.step()
@@ -84,7 +83,7 @@ def test_a_cell_that_changed_is_written_once_the_time_has_come(
 def test_an_interrupted_campaign_leaves_its_latest_state(
     paths: ResultPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(campaigns, "_SAVE_SECONDS", 3600.0)
+    monkeypatch.setattr(cell_files, "_SAVE_SECONDS", 3600.0)
     running = Run(wide(10), paths, workers=3)
     for _ in range(7):
         running.step()

@@ -22,7 +22,8 @@ from harness.errors import InputError
 from harness.metrics import scorer
 from harness.registry import build, plugins
 from harness.tasks import sources
-from harness.tasks.base import LENGTH, Facts, Task, content_hash
+from harness.tasks.base import LENGTH, Facts, Task
+from harness.tasks.content import content_hash
 from harness.tasks.keypad import RATE, TONES, KeypadStrings, KeypadTones, wav
 from harness.tasks.sound import Augmentation, decode
 from harness.tasks.speech_recognition import frame_lengths, spelled

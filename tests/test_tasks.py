@@ -155,7 +155,8 @@ def test_fingerprint_is_the_same_again_and_from_another_folder_and_process(tmp_p
     script = (  # `load` without the check of the metrics, which imports half the world
         "import json\n"
         "from harness.registry import plugins\n"
-        "from harness.tasks.base import Task, content_hash\n"
+        "from harness.tasks.base import Task\n"
+        "from harness.tasks.content import content_hash\n"
         "from harness.tasks.splits import Sizes, carve\n"
         f"tasks = [plugins('tasks', Task)[name]() for name in {OWN!r}]\n"
         "split = lambda t: carve(t.raw(), Sizes(None, None, None), t.split_seed, t.strata, '')\n"

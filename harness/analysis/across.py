@@ -21,8 +21,9 @@ from scipy.stats import friedmanchisquare, rankdata, trim_mean, wilcoxon
 from harness.analysis import stats, wording
 from harness.analysis.comparisons import ALPHA, Contest
 from harness.analysis.crossed import Estimate
+from harness.analysis.frame import number
 from harness.analysis.outcomes import compared
-from harness.analysis.study import Study, number
+from harness.analysis.study import Study
 
 Array = NDArray[np.float64]
 

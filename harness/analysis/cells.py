@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.analysis.study import Arena, Cell, Study, number
+from harness.analysis.frame import number
+from harness.analysis.study import Arena, Cell, Study
 from harness.records.record import FAILURES
 
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from harness.analysis import stats
 from harness.analysis.crossed import Estimate
+from harness.analysis.frame import number
 from harness.analysis.outcomes import Outcome, compared
-from harness.analysis.study import RACED_OUT, Arena, number
+from harness.analysis.study import RACED_OUT, Arena
 
 ALPHA = 0.05
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.analysis.cells import Configuration
-from harness.analysis.study import number
+from harness.analysis.frame import number
 
 MIN_CONFIGURATIONS = 8
 """Fewer say nothing worth a figure."""

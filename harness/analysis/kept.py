@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.cells import mean
-from harness.analysis.study import Arena, Study, number
+from harness.analysis.frame import number
+from harness.analysis.study import Arena, Study
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis.examples import Examples
-from harness.analysis.study import PROVENANCE, RACED_OUT, SETTLED, Cell, Study, delta_of, frame_of
+from harness.analysis.frame import frame_of
+from harness.analysis.study import PROVENANCE, RACED_OUT, SETTLED, Cell, Study, delta_of
 
 Entry: TypeAlias = Mapping[str, Any]
 Member: TypeAlias = tuple[str, Entry]

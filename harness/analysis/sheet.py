@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.analysis.study import COSTS, number
+from harness.analysis.frame import COSTS, number
 from harness.errors import Mistakes, bad, nearest
 from harness.records.record import STATUSES
 

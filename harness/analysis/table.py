@@ -17,8 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.analysis.choose import fitting
+from harness.analysis.frame import COSTS, frame_of
 from harness.analysis.sheet import REQUIRED, Sheet, listed, load_sheet, typed
-from harness.analysis.study import COSTS, DELTA, Cell, Study, frame_of
+from harness.analysis.study import DELTA, Cell, Study
 from harness.errors import Mistakes, nearest
 
 UNNAMED = "—"

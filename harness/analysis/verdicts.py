@@ -8,9 +8,10 @@ from typing import Any
 from harness.analysis import across, advice, cells, stats, wording
 from harness.analysis.cells import CellSummary
 from harness.analysis.comparisons import Contest, compare
+from harness.analysis.frame import number
 from harness.analysis.outcomes import Outcome, outcomes
 from harness.analysis.standing import Standing, stand
-from harness.analysis.study import SETTLED, Arena, Study, number
+from harness.analysis.study import SETTLED, Arena, Study
 from harness.records.record import FAILURES
 
 

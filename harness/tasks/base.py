@@ -8,7 +8,6 @@ methods below, so nothing outside this package knows what an example is.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from abc import abstractmethod
 from collections import Counter
@@ -21,6 +20,7 @@ from pydantic import Field, field_validator
 from harness.errors import Mistakes, bad, nearest
 from harness.registry import Plugin
 from harness.tasks import files, sources
+from harness.tasks.content import content_hash
 from harness.tasks.splits import SPLITS, Sizes, carve
 
 if TYPE_CHECKING:
@@ -355,40 +355,6 @@ class Task(Plugin):
         """The settings that decide a trial's result, beyond the data's content itself."""
         mine = self.model_dump(mode="json", exclude=set(self.in_content) | {"delta", "margin"})
         return {"kind": self.kind, **mine, "metrics": self.metric_names, "primary": self.primary_metric}
-
-
-def content_hash(splits: Mapping[str, Dataset]) -> str:
-    """SHA-256 over the rows of every split, in order, in a layout that does not depend on chunking, nor on
-    the width of offsets that a file's reader chose."""
-    import pyarrow as pa
-
-    digest = hashlib.sha256()
-    for name in SPLITS:
-        table = splits[name].with_format("arrow")[:]
-        table = table.cast(pa.schema([(field.name, _wide(field.type)) for field in table.schema]))
-        table = table.combine_chunks()
-        digest.update(f"{name}:{table.schema}:{table.num_rows}".encode())
-        for start in range(0, table.num_rows, 1000):
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, table.schema) as writer:
-                writer.write_table(table.slice(start, 1000))
-            digest.update(sink.getvalue())
-    return digest.hexdigest()
-
-
-def _wide(kind: Any) -> Any:
-    """An Arrow type with 64-bit offsets throughout."""
-    import pyarrow as pa
-
-    if pa.types.is_string(kind):
-        return pa.large_string()
-    if pa.types.is_binary(kind):
-        return pa.large_binary()
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.large_list(_wide(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([(field.name, _wide(field.type)) for field in kind])
-    return kind
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

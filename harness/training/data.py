@@ -15,7 +15,8 @@ from harness.errors import bad
 from harness.records import provenance
 from harness.records.quarantine import remark
 from harness.records.sound import folder_fault
-from harness.tasks.base import LENGTH, REFERENCE, Batch, Collate, Example, content_hash
+from harness.tasks.base import LENGTH, REFERENCE, Batch, Collate, Example
+from harness.tasks.content import content_hash
 from harness.tasks.splits import SPLITS
 from harness.training.cut import Leaf
 from harness.training.store import Store

@@ -10,7 +10,7 @@ import torch
 from harness.plan import FORMAT
 from harness.records import provenance
 from harness.records.record import Record, Status
-from harness.spec import reserved
+from harness.sections import reserved
 from harness.training.checkpoint import Progress
 from harness.training.workspace import FIRST, Terms, Workspace
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
@@ -20,11 +19,11 @@ from harness.plan import SOURCE, Cell, Plan, Trial
 from harness.records import index, remote
 from harness.records.paths import ResultPaths, remove_file
 from harness.records.record import FINAL, Brief, Record, read_record, write_record
-from harness.records.seal import write_sealed
 from harness.search.base import Asker, Listed
 from harness.tuning import recorded
 from harness.tuning.bundles import bundle_key, size, steps
-from harness.tuning.cells import CellState, Summary, Tried, described
+from harness.tuning.cell_files import CellFiles
+from harness.tuning.cells import CellState, Summary, Tried
 from harness.tuning.losses import outgrown
 from harness.tuning.racing import Race
 
@@ -39,12 +38,6 @@ class Event:
 
 
 Watch = Callable[[Event], None]
-
-# A cell's file lists all its trials: written for each of them it would cost more with every trial. It is
-# written at once where the cell's phase changes, and else after so many seconds, or so many times as long as
-# the last writing took.
-_SAVE_SECONDS = 5.0
-_SAVE_SHARE = 20
 
 
 class Campaign:
@@ -75,14 +68,13 @@ class Campaign:
         self._waiting: dict[str, list[tuple[CellState, Tried, int]]] = {}
         self._known: dict[str, Summary] = {}
         recorded.set_aside_cells(paths)
+        self._files = CellFiles(paths, self._settle)
         self._index = index.IndexWriter(paths)
         self._recorded = recorded.briefs(paths, self._index)
         recorded.remove_checkpoints(paths, self._recorded)
         self._listed = all(cell.configurations is not None for cell in plan.cells)
         self._remembers = self._listed or recorded.search_remembers(plan, paths)
-        self._unsaved: dict[str, CellState] = {}
         self._asked = False  # a search, since its storage was sent to the URI
-        self._save_at = 0.0
         self._settled = 0  # so many of the first cells are
         racing = plan.sweep.racing
         self._race = Race(plan, racing.level, self._refill, self._drop_out) if racing else None
@@ -148,7 +140,7 @@ class Campaign:
         if self._asked:  # before its trial runs: were it lost with this process, another would be asked for
             self._asked = False
             remote.push_database(self.paths.studies)
-        self._save_changed()
+        self._files.write_changed()
         return found
 
     def _next(self) -> Trial | None:
@@ -202,7 +194,7 @@ class Campaign:
         for _, trial in found[:count]:
             self.running[trial.trial_id] = trial
             self._watch(Event("started", trial))
-        self._save_changed()
+        self._files.write_changed()
         return [first, *(trial for _, trial in found[:count])]
 
     def _stoppable(self, trial: Trial) -> bool:
@@ -231,7 +223,7 @@ class Campaign:
             self._asked = self._asked or not isinstance(state.asker, Listed)
             if values is None:
                 state.exhausted = True
-                self._save(state)
+                self._files.write(state)
                 return True
             trials = self.plan.trials(state.cell, values, self.plan.tune_seeds, "tune")
             tried = Tried(values, {trial.seed: trial.trial_id for trial in trials})
@@ -244,7 +236,7 @@ class Campaign:
         assert state.best is not None  # or the phase were another
         trials = self.plan.trials(state.cell, state.best.values, self.plan.confirm_seeds, "confirm")
         state.confirm = Tried(state.best.values, {trial.seed: trial.trial_id for trial in trials})
-        self._save(state)
+        self._files.write(state)
         self._owe(state, state.confirm, trials)
         return True
 
@@ -252,7 +244,7 @@ class Campaign:
         """Queue what is not recorded; take what is."""
         for trial in trials:
             self._waiting.setdefault(trial.trial_id, []).append((state, tried, trial.seed))
-        self._unsaved[state.cell.id] = state
+        self._files.changed(state)
         for trial in trials:
             if trial.seed not in tried.trials:
                 continue  # an earlier seed was stopped, see `_drop_rest`
@@ -282,7 +274,7 @@ class Campaign:
     def point(self, trial: Trial, record: Record) -> None:
         """A running trial has been evaluated."""
         self._watch(Event("point", trial, record))
-        self._save_changed()
+        self._files.write_changed()
 
     def may_stop(self, trial: Trial) -> bool:
         """Whether a scheduler may end a trial early.
@@ -321,7 +313,7 @@ class Campaign:
             source = self.plan.sources.get(state.cell.backbone)
             if source is not None and source.trial_id == trial.trial_id:
                 state.blocked = True
-                self._save(state)
+                self._files.write(state)
 
     def stop(self, trial: Trial, draft: Record) -> None:
         """The scheduler has stopped a trial: its record so far becomes its record."""
@@ -360,7 +352,7 @@ class Campaign:
             if tried is not state.confirm and tried.complete:
                 state.tell(tried)
             if state.phase == "done":
-                self._save(state)
+                self._files.write(state)
 
     def _drop_rest(self, state: CellState, tried: Tried) -> None:
         """A configuration that was stopped cannot win: its seeds that have not started are not run."""
@@ -372,45 +364,30 @@ class Campaign:
             del tried.trials[seed]
             waiting = self._waiting[trial_id]
             waiting[:] = [entry for entry in waiting if entry[1] is not tried]
-        self._unsaved[state.cell.id] = state
+        self._files.changed(state)
 
     def _drop_out(self, state: CellState, why: Out) -> None:
         """A cell is out of the race: what it has not started is not run."""
         assert state.confirm is not None
         self._drop_rest(state, state.confirm)
         state.out = why
-        self._save(state)
+        self._files.write(state)
 
     # -- what the report reads -------------------------------------------------------------------
 
-    def _save_changed(self) -> None:
-        """Write the files of cells that have changed, but not too often."""
-        started = time.monotonic()
-        if not self._unsaved or started < self._save_at:
-            return
-        for state in list(self._unsaved.values()):
-            self._save(state)
-        remote.push_database(self.paths.studies)
-        ended = time.monotonic()
-        self._save_at = ended + max(_SAVE_SECONDS, _SAVE_SHARE * (ended - started))
-
     def close(self) -> None:
         """Write what is still unwritten; an interrupted campaign is closed like one that is done."""
-        self._save_at = 0.0
-        self._save_changed()
+        self._files.write_changed(now=True)
         remote.push_database(self.paths.studies)
         self._index.flush()
         if self.done:
             recorded.remove_checkpoints(self.paths)
 
-    def _save(self, state: CellState) -> None:
-        """Which trials belong to the cell, and what won."""
-
-        self._unsaved.pop(state.cell.id, None)
+    def _settle(self, state: CellState) -> None:
+        """Tell who waits for it when the last cell of a task and a backbone is settled."""
         if state.settled and state.cell.id not in self._closed:
             self._closed.add(state.cell.id)
             pair = (state.cell.task, state.cell.backbone)
             self._left[pair] -= 1
             if self._left[pair] == 0:
                 self._freed(*pair)
-        write_sealed(self.paths.cell(state.cell.id), described(state))

@@ -17,7 +17,7 @@ from typing import Any
 from harness.errors import bad
 from harness.records.patience import PATIENCE_VARIABLE
 from harness.registry import PLUGINS_VARIABLE
-from harness.spec import Resources
+from harness.sections import Resources
 from harness.tuning import environment
 from harness.tuning.gate import Gate
 

@@ -23,7 +23,8 @@ from harness.records.paths import ResultPaths
 from harness.records.patience import ending
 from harness.records.pull import PREDICTIONS, STUDIES, pull
 from harness.records.tensorboard import task_folder, write_experiment
-from harness.spec import Resources, Sweep
+from harness.sections import Resources
+from harness.spec import Sweep
 from harness.training import prefix
 from harness.training.data import encode
 from harness.training.workspace import Workspace, workspace_of

@@ -10,7 +10,7 @@ from enum import Enum
 from harness.errors import RunEndsError
 from harness.plan import Trial
 from harness.records.record import Brief, Status
-from harness.spec import Resources
+from harness.sections import Resources
 from harness.training.job import at_a_time
 from harness.training.workspace import Terms
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from harness.spec import Resources
+from harness.sections import Resources
 from harness.tuning.cluster import Cluster
 
 _PATIENCE, _LONG = 120, 900  # seconds for a node's clock, and for what it is asked

@@ -29,7 +29,7 @@ from harness.records.patience import ending
 from harness.records.record import Record, Status, read_record, write_record
 from harness.records.remote import latest
 from harness.redaction import redact
-from harness.spec import Resources
+from harness.sections import Resources
 from harness.training.checkpoint import Progress
 from harness.training.drafts import draft
 from harness.training.workspace import FIRST, Terms, Workspace

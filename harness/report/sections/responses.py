@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from harness.analysis import wording
-from harness.analysis.study import Arena, Study, number
+from harness.analysis.frame import number
+from harness.analysis.study import Arena, Study
 from harness.report import figures
 from harness.report.blocks import Block, Figure, slug
 from harness.report.figures import Panel, Setting
