@@ -75,7 +75,7 @@ def two_nodes(
     try:
         yield cluster.address, node
     finally:
-        node.terminate()
+        node.kill()  # unshare itself takes no SIGTERM
         node.wait()
         cluster.shutdown()
         server.stop()

@@ -58,9 +58,6 @@ class Cluster:
         environment.settle(address)
         if address is not None:
             check_address(address)
-            if resources.concurrent is not None:
-                # Tune asks for one trial's place at a time, and a cluster that can grow would grow by that.
-                os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(resources.concurrent))
         self.local = address is None
         self._here = environment.Here() if self.local else None
         self._resources = resources

@@ -15,6 +15,8 @@ _TUNE = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's snapshot is never read
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial's last result has a status, no score
     "TUNE_WARN_THRESHOLD_S": "30",
+    # Our searcher says how many wait. Tune lets one: a cluster would start its workers one by one.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in every worker
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # what a lost node means is not Tune's to decide

@@ -43,6 +43,8 @@ from harness.tuning.trainable import TrialRunner
 # What workers have to write their checkpoints after a SIGTERM; Slurm and Kubernetes give 30 seconds in all.
 GRACE_SECONDS = 20.0
 
+# How long the number of the cluster's slots is taken to hold.
+_SLOTS_SECONDS = 1.0
 
 # Seconds between looks for a record that a worker on another node says it has written: NFS remembers for up
 # to a minute that there was no such file.
@@ -58,17 +60,28 @@ class Unsaved:
 
 class PlanSearcher(Unsaved, Searcher):
     """Hands out what the campaign owes, a bundle as one trial of Tune's. `bundles` are those at work, with
-    the terms on which they are, by Tune's ids."""
+    the terms on which they are, by Tune's ids.
+
+    Args:
+        slots: how many trials the cluster holds at a time, as it is now.
+        concurrent: trials at a time; None: one more than there are slots, for which a cluster may grow.
+    """
 
     def __init__(
-        self, campaign: Campaign, workspace: Workspace, losses: Losses, slots: int, concurrent: int | None
+        self,
+        campaign: Campaign,
+        workspace: Workspace,
+        losses: Losses,
+        slots: Callable[[], int],
+        concurrent: int | None,
     ) -> None:
         super().__init__(metric="score", mode="max")
         self.bundles: dict[str, Again] = {}
         self.halting = False
         self._again: deque[Again] = deque()
         self._campaign, self._workspace, self._losses = campaign, workspace, losses
-        self._slots, self._concurrent = slots, concurrent
+        self._count_slots, self._concurrent = slots, concurrent
+        self._slots, self._slots_until = 0, -math.inf
         self.ends: RunEndsError | None = None
         self._wrong: Exception | None = None
 
@@ -77,11 +90,10 @@ class PlanSearcher(Unsaved, Searcher):
             raise self._wrong
         if self.halting:
             return None if self.bundles else Searcher.FINISHED
-        if self._concurrent is not None and len(self.bundles) >= self._concurrent:
+        slots = self._known_slots()
+        if len(self.bundles) >= (slots + 1 if self._concurrent is None else self._concurrent):
             return None
-        bundle, terms = (
-            self._again.popleft() if self._again else (self._campaign.next_bundle(self._slots), FIRST)
-        )
+        bundle, terms = self._again.popleft() if self._again else (self._campaign.next_bundle(slots), FIRST)
         if not bundle:
             return Searcher.FINISHED if self._campaign.done else None
         for trial in bundle:  # of an earlier, failed run
@@ -95,6 +107,13 @@ class PlanSearcher(Unsaved, Searcher):
             "terms": json.dumps(asdict(terms)),
             "times": terms.times,
         }
+
+    def _known_slots(self) -> int:
+        """Nodes come and go; Ray is asked once in a while, since Tune asks for trials in every step."""
+        if time.monotonic() > self._slots_until:
+            self._slots = self._count_slots()
+            self._slots_until = time.monotonic() + _SLOTS_SECONDS
+        return self._slots
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -192,6 +211,13 @@ class CellScheduler(Unsaved, ForgettingScheduler):
         super().__init__()
         self._campaign, self._searcher, self._halving = campaign, searcher, halving
 
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        first = super().choose_trial_to_run(tune_controller)
+        try:
+            return _next_for_a_worker(tune_controller._tune_controller)
+        except AttributeError:  # another version of Ray
+            return first
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         bundle, _ = self._searcher.bundles.get(trial.trial_id, ([], FIRST))
         if not bundle or "drafts" not in result:
@@ -204,6 +230,23 @@ class CellScheduler(Unsaved, ForgettingScheduler):
             bundle[0], drafts[bundle[0].trial_id], self._halving.judge
         )
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+
+
+def _next_for_a_worker(controller: Any) -> Any:
+    """The trial that has waited longest for a worker that is free now, and for which none is starting.
+
+    Tune would take the one that has waited longest of all, and end the worker that is starting for it: where
+    trials are shorter than the start of a worker, all would run in the first one.
+    """
+    if controller._actor_cache.num_cached_objects:
+        for trial in controller.get_trials():
+            if trial.status == "PENDING" and controller._actor_cache.has_cached_object(
+                trial.placement_group_factory
+            ):
+                worker = controller._trial_to_actor.get(trial)
+                if worker is None or not controller._actor_manager.is_actor_started(worker):
+                    return trial
+    return None
 
 
 class Driver(Unsaved, tune.Callback):
@@ -309,7 +352,7 @@ def execute(
     """
     shutil.rmtree(campaign.paths.tune, ignore_errors=True)  # what a killed run left
     run, losses = secrets.token_hex(8), Losses(resources.model_copy(update={"growth": _growth(resources)}))
-    searcher = PlanSearcher(campaign, workspace, losses, slots(resources), resources.concurrent)
+    searcher = PlanSearcher(campaign, workspace, losses, lambda: slots(resources), resources.concurrent)
     driver = Driver(searcher, losses, Ear(run, resources.silence_seconds), listen)
     # Tune would give its actors variables of their own, credentials of AWS among them; the process that Ray
     # has started and that has imported everything would not be theirs.
