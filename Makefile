@@ -22,7 +22,7 @@ long: $(VENV)/.dev
 
 # Faults injected for real, for minutes: kills, lost nodes, full disks.
 chaos: $(VENV)/.chaos
-	$(BIN)/python -m pytest -x -m chaos -n 2 --dist loadfile
+	$(BIN)/python -m pytest -x -m chaos -n 2 --dist worksteal
 
 # The quality gate: style, types, and that imports go one way.
 check: $(VENV)/.dev

@@ -61,7 +61,9 @@ def two_nodes(
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     (tmp_path / "hidden").mkdir()
     import boto3
+    import s3fs
 
+    s3fs.S3FileSystem.clear_instance_cache()  # of another test's server
     boto3.client("s3").create_bucket(Bucket="bucket")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     node = subprocess.Popen(
