@@ -154,7 +154,7 @@ def test_a_driver_killed_at_random_moments_loses_nothing(slow_sweep: Any, tmp_pa
 
 @pytest.mark.chaos
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize(("rounds", "more"), [(40, []), (60, ["--local"])])
+@pytest.mark.parametrize(("rounds", "more"), [(30, []), (70, ["--local"])])
 def test_a_hundred_kills(sweep: Any, tmp_path: Path, rounds: int, more: list[str]) -> None:
     """At any moment, start-up and the writing of files among them. A trial that takes longer than there is
     between two kills is done in the end: it goes on from its checkpoint."""
@@ -165,7 +165,7 @@ def test_a_hundred_kills(sweep: Any, tmp_path: Path, rounds: int, more: list[str
     }
     strategies["long"] = {"training": {"epochs": 12}, "regularizer": {"name": "fault", "seconds": 0.2}}
     path = sweep(
-        optimizer={"learning_rate": {"grid": [1e-3 * n for n in range(1, 7 if more else 11)]}},
+        optimizer={"learning_rate": {"grid": [1e-3 * n for n in range(1, 6 if more else 8)]}},
         baseline=None,
         strategies=strategies,
         seeds={"tune": 1, "confirm": 1},
