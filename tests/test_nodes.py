@@ -114,7 +114,7 @@ def test_trials_run_on_nodes_that_share_nothing_but_a_uri(
         tasks=[word_task(words_csv), word_task(words_csv, "source", split_seed=3)],
         baseline=None,
         strategies={"a": {"regularizer": {"name": "fault", "seconds": 0.3}}},
-        optimizer={"learning_rate": {"grid": [1e-3, 2e-3, 3e-3]}},
+        optimizer={"learning_rate": {"grid": [1e-3, 2e-3]}},
         seeds={"tune": 1, "confirm": 3},
         resources={"cpus": 1, "checkpoint_seconds": 0},
     )
@@ -144,7 +144,7 @@ def test_trials_run_on_nodes_that_share_nothing_but_a_uri(
         said, _ = running.communicate(timeout=250)
     assert running.returncode == 0, said
     records = [json.loads(there.read(key) or b"") for key in there.listed("trials")]
-    assert len(records) == 12 and {record["status"] for record in records} == {"finished"}
+    assert len(records) == 10 and {record["status"] for record in records} == {"finished"}
     (root,) = (path for path in folder.iterdir() if path.suffix != ".view")
     confirmed = [record["trial_id"] for record in records if record["phase"] == "confirm"]
     assert len(confirmed) == 6

@@ -163,7 +163,7 @@ def test_a_hundred_kills(sweep: Any, tmp_path: Path, rounds: int, more: list[str
         name: {"freeze": depth, "regularizer": regularizer}
         for depth, name in enumerate(["full", "top", "half"])
     }
-    strategies["long"] = {"training": {"epochs": 12}, "regularizer": {"name": "fault", "seconds": 0.2}}
+    strategies["long"] = {"training": {"epochs": 8}, "regularizer": {"name": "fault", "seconds": 0.2}}
     path = sweep(
         optimizer={"learning_rate": {"grid": [1e-3 * n for n in range(1, 6 if more else 8)]}},
         baseline=None,
@@ -175,7 +175,7 @@ def test_a_hundred_kills(sweep: Any, tmp_path: Path, rounds: int, more: list[str
     def moment(rng: random.Random, finished: int) -> None:
         process = start(path, tmp_path / "results", *more)
         # most of the time something is trained by then; 5 and 12 seconds are what a start takes here
-        time.sleep(rng.uniform(0, 8 if more else 14))
+        time.sleep(rng.uniform(0, 7 if more else 14))
         process.kill()
         process.communicate()
 
