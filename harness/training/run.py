@@ -26,7 +26,7 @@ from harness.training.drafts import draft
 from harness.training.job import Job, Point
 from harness.training.loop import evaluate, fit
 from harness.training.member import DivergedError, Member
-from harness.training.memory import memory_mb, out_of_memory
+from harness.training.memory import give_back, keep_freed, memory_mb, out_of_memory
 from harness.training.model import fine_tuned, pretrained
 from harness.training.prefix import Where, open_prefix
 from harness.training.workspace import FIRST, Terms, Workspace
@@ -75,6 +75,7 @@ def run_bundle(
     many examples at a time, down to one.
     """
     pin_threads(workspace)
+    keep_freed()
     device = pick_device(workspace)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -116,6 +117,7 @@ def run_bundle(
     finally:
         for attempt in attempts:
             attempt.close()
+        give_back()
     return [attempt.record for attempt in attempts if attempt.record is not None]
 
 
