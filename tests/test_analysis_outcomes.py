@@ -142,6 +142,13 @@ def test_two_diverged_runs_are_two_runs_as_the_constant_predictor() -> None:
     assert every["leader"] == "b" and every["scores"]["a"]["mean"] == 0.5
 
 
+@pytest.mark.parametrize(("constant", "told"), [(0.66, True), (0.9, True), (0.5, False), (None, False)])
+def test_a_leader_that_may_have_learned_nothing_is_told(constant: float | None, told: bool) -> None:
+    """Where the constant predictor's score is in its interval, or better."""
+    task = one({"a": [0.67, 0.68, 0.66, 0.67], "b": [0.66, 0.67, 0.66, 0.66]}, constant=constant)
+    assert ("which the leader is not known to beat: nothing may have been learned" in task["sentence"]) == told
+
+
 def test_nobody_is_recommended_for_having_failed() -> None:
     """The cheaper strategy is beaten where both finish; its failure brings so much noise that it no longer
     is."""

@@ -145,7 +145,19 @@ def sentence(key: str, verdict: Mapping[str, Any]) -> str:
     compared = [pair(verdict, leader, name) for name in others]
     if any(c is not None and c["exploratory"] for c in compared):
         text += f" (exploratory: {min(c['n'] for c in compared if c and c['exploratory'])} paired seeds)"
-    return f"{text}.{_imputation(verdict)}{partial}"
+    return f"{text}.{_unlearned(verdict)}{_imputation(verdict)}{partial}"
+
+
+def _unlearned(verdict: Mapping[str, Any]) -> str:
+    """Whether even the leader may be no better than an answer that looks at no input."""
+    constant, ci = verdict["constant"], verdict["scores"][verdict["leader"]]["ci"]
+    if constant is None or ci is None:
+        return ""
+    beyond = constant < ci[0] if verdict["direction"] == "max" else constant > ci[1]
+    if beyond:
+        return ""
+    said = f"The constant predictor has {fixed(constant)}, which the leader is not known to beat"
+    return f" {said}: nothing may have been learned."
 
 
 def _imputation(verdict: Mapping[str, Any]) -> str:
