@@ -120,7 +120,7 @@ def bare(trials: int, folder: Path) -> dict[str, Any]:
     from ray.tune.search import Searcher
 
     from harness.sections import Resources
-    from harness.tuning.cluster import Cluster
+    from harness.tuning.cluster import opened
     from harness.tuning.ray_tune import Unsaved
 
     class Nothing(tune.Trainable):
@@ -155,7 +155,8 @@ def bare(trials: int, folder: Path) -> dict[str, Any]:
         restore = save
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with Cluster(None, Resources()) as cluster:
+    with opened(Resources(), None, local=False) as cluster:
+        assert cluster is not None
         cluster.ready()
         tune.Tuner(
             tune.with_resources(Nothing, {"cpu": 1, "gpu": 0}),
@@ -217,7 +218,7 @@ def harness(trials: int, folder: Path) -> dict[str, Any]:
     from harness.training.workspace import workspace_of
     from harness.tuning import ray_tune, trainable
     from harness.tuning.campaign import Campaign, Event
-    from harness.tuning.cluster import Cluster
+    from harness.tuning.cluster import opened
     from harness.tuning.halving import Halving
 
     class AtOnce(trainable.TrialRunner):
@@ -238,10 +239,13 @@ def harness(trials: int, folder: Path) -> dict[str, Any]:
             meter.tick()
 
     write_json(paths.plan, as_dict(plan))
-    with Cluster(None, plan.sweep.resources) as cluster:
+    with opened(plan.sweep.resources, None, local=False) as cluster:
+        assert cluster is not None
         cluster.ready()
         campaign = Campaign(plan, paths, watch)
-        ray_tune.execute(campaign, workspace_of(plan, folder), Halving(None), plan.sweep.resources)
+        ray_tune.execute(
+            campaign, workspace_of(plan, folder), Halving(None), plan.sweep.resources, lambda: None
+        )
         campaign.close()
     assert campaign.done
     return meter.result()
