@@ -25,7 +25,7 @@ the Trainer's arms know no such phase and are left out. `--set` changes a grid a
 (`--set seeds.tune=1`).
 
 The table shows medians over the repeats: seconds of wall clock and their range; core-seconds (what a process
-runs in its last tenth of a second is lost, see arms/clock.py: 0.6 % of what a cgroup counts); `fit`, roughly
+runs in its last half second is lost, see arms/clock.py); `fit`, roughly
 from the first trial's start to the last one's end, without a store that is built before; wall clock over that
 of `harness`, and over two bounds. A bound is FLOPs over the rate of this machine's matrix products with all
 cores at it. The *ordinary* way computes every trial from its inputs. The *shared* way passes each example

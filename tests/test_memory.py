@@ -34,5 +34,7 @@ print(again, kept - psutil.Process().memory_info().rss)
 def test_freed_memory_is_taken_again_without_asking_the_system_and_given_back_when_asked() -> None:
     done = subprocess.run([sys.executable, "-c", _BLOCK], capture_output=True, text=True, check=True)
     again, returned = map(int, done.stdout.split())
-    assert again < 1000  # 117,000 pages otherwise
+    # 117,000 pages otherwise. A block more is taken where none that is free has room for an aligned one (seen
+    # in one run of five).
+    assert again < 30_000
     assert returned > 40e6
