@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Seconds between two looks at the processes. What a process runs between the last look and its end is lost; ten
-# looks a second took 2.6 % of a core.
+# Seconds between two looks at the processes. What a process runs between the last look and its end is lost;
+# ten looks a second took 2.6 % of a core.
 _INTERVAL = 0.5
 # How long Ray's own processes may go on after the arm has ended.
 _GRACE = 20.0
