@@ -605,7 +605,7 @@ def test_a_stored_prefix_changes_nothing(
     plan, workspace = planned({name: LOUD[name], "freeze": frozen}, training=training)
     trial = trial_of(plan)
     shared = run(trial, workspace)
-    alone = run(trial, replace(workspace_of(plan, tmp_path / "alone"), passes={}))
+    alone = run(trial, replace(workspace_of(plan, tmp_path / "alone"), passes={}, share=False))
     assert shared["sharing"]["stored"] and not alone["sharing"]["stored"]
     assert len(shared["curve"]) == 2
     for ours, theirs in zip(shared["curve"], alone["curve"], strict=True):

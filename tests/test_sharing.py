@@ -21,11 +21,13 @@ from harness import document, spec
 from harness.backbones.text import TEXT_KINDS
 from harness.plan import Plan, make_plan
 from harness.prepare import prepare
+from harness.recipe import parse
 from harness.records.record import Record
 from harness.stage import Stage, untouched
 from harness.training import prefix
+from harness.training.kept import similarity
 from harness.training.model import pretrained
-from harness.training.run import run_bundle, run_trial
+from harness.training.run import job_of, run_bundle, run_trial
 from harness.training.workspace import Workspace, workspace_of
 
 
@@ -100,7 +102,7 @@ def test_a_stored_prefix_changes_nothing(
     plan = planned(family, kind, tmp_path, frozen, precision)
     trial = plan.trial(plan.cells[0], plan.cells[0].space.default, 1000, "confirm")
     shared = run(trial, workspace_of(plan, tmp_path / "shared"), points=1)
-    alone = run(trial, replace(workspace_of(plan, tmp_path / "alone"), passes={}))
+    alone = run(trial, replace(workspace_of(plan, tmp_path / "alone"), passes={}, share=False))
     close(shared, alone, 1e-4 if precision == "fp32" else 5e-2)
 
 
@@ -139,7 +141,7 @@ def test_heads_in_a_bundle_train_as_each_alone(family: str, kind: str, tmp_path:
     assert len({json.dumps(record["curve"]) for record in bundled.values()}) == len(trials)
     assert all(record["attempts"] == 2 for record in bundled.values())
     assert all(record["sharing"]["bundle"] == 8 for record in bundled.values())
-    workspace = replace(workspace_of(plan, tmp_path / "alone"), passes={})
+    workspace = replace(workspace_of(plan, tmp_path / "alone"), passes={}, share=False)
     for trial in (trials[0], trials[5]):
         close(bundled[trial.trial_id], run(trial, workspace), 1e-4)
 
@@ -302,7 +304,7 @@ def test_padding_on_the_left_is_not_taken_for_padding_on_the_right(models: Any, 
     (trial,) = plan.planned()
     shared = run(trial, workspace_of(plan, tmp_path / "shared"))
     assert len(shared["sharing"]["stored"]) == 1
-    close(shared, run(trial, replace(workspace_of(plan, tmp_path / "alone"), passes={})), 1e-4)
+    close(shared, run(trial, replace(workspace_of(plan, tmp_path / "alone"), passes={}, share=False)), 1e-4)
 
 
 def test_a_head_with_weights_outside_its_modules_is_not_batched(tmp_path: Path) -> None:
@@ -321,7 +323,7 @@ def test_a_head_with_weights_outside_its_modules_is_not_batched(tmp_path: Path) 
     assert model.layer_weights.tolist() == pytest.approx([1 / layers] * layers), "not what lay in memory"
     bundled = together(trials, workspace)
     assert not any(record["sharing"]["batched"] for record in bundled.values())
-    alone = replace(workspace_of(plan, tmp_path / "alone"), passes={})
+    alone = replace(workspace_of(plan, tmp_path / "alone"), passes={}, share=False)
     close(bundled[trials[5].trial_id], run(trials[5], alone), 1e-4)
 
 
@@ -349,4 +351,24 @@ def test_stages_that_unfreeze_read_the_store_at_their_own_depth(tmp_path: Path) 
     workspace = replace(workspace, passes={where: {1: 9, 3: 9} for where in workspace.passes})
     shared = run(trial, workspace, points=1)
     assert 3 in shared["sharing"]["stored"]
-    close(shared, run(trial, replace(workspace_of(plan, tmp_path / "alone"), passes={})), 1e-4)
+    close(shared, run(trial, replace(workspace_of(plan, tmp_path / "alone"), passes={}, share=False)), 1e-4)
+
+
+def test_similarity_is_the_same_without_running_what_is_frozen(tmp_path: Path) -> None:
+    plan = planned("bert", "text-classification", tmp_path, 2, "fp32")
+    trial = plan.trial(plan.cells[0], plan.cells[0].space.default, 1000, "confirm").as_dict()
+    workspace = workspace_of(plan, tmp_path / "shared")
+    job = job_of(trial, workspace, parse(trial["recipe"], trial["strategy"]), torch.device("cpu"))
+    origin = pretrained(workspace, trial["task"], trial["backbone"], job.device)
+    frozen, above = (job.tuned.ladder.rungs[number].last for number in (1, 2))
+    with torch.no_grad():
+        for parameter in above.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    plain = similarity(job, origin, 2)
+
+    ran: list[int] = []
+    frozen.attention.register_forward_hook(lambda *_: ran.append(1))
+    job.above(2, job.validation, "validation")
+    assert [similarity(job, origin, 2) for _ in range(2)] == [plain, plain]
+    assert plain[1] == 1 and plain[2] is not None and plain[2] < 0.999
+    assert ran == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,19 @@ def test_none_leaves_anything_behind(planned: Any, whole: Any) -> None:
     for name in LOUDEST:
         whole(name)
     assert result(*planned(strategy_of("freeze"))) == whole("freeze")
+
+
+@every_part
+def test_it_comes_to_the_same_where_nothing_is_shared(name: str, planned: Any, whole: Any) -> None:
+    """Whatever a part adds, hooks or looks at: rungs that are read from the store and positions that are not
+    computed are none of its business."""
+    plan, workspace = planned(strategy_of(name))
+    shared, alone = whole(name), result(plan, replace(workspace, passes={}, share=False))
+    assert len(shared["curve"]) == len(alone["curve"]) > 0
+    for ours, theirs in zip(shared["curve"], alone["curve"], strict=True):
+        for loss in ("train_loss", "validation_loss"):
+            assert ours[loss] == pytest.approx(theirs[loss], rel=1e-3, abs=1e-4)
+    assert shared["drift"]["cka"] == pytest.approx(alone["drift"]["cka"], abs=1e-3)
 
 
 @every_part

@@ -358,7 +358,7 @@ def test_stored_prefixes_are_those_of_the_weights_that_train(strategy: Any, tmp_
     plan = family_planned("resnet", "image-classification", tmp_path, 1, "fp32", **changes)
     trial = plan.trial(plan.cells[0], plan.cells[0].space.default, 1000, "confirm")
     shared = run(trial, workspace_of(plan, tmp_path / "shared"), points=1)
-    alone = run(trial, replace(workspace_of(plan, tmp_path / "alone"), passes={}))
+    alone = run(trial, replace(workspace_of(plan, tmp_path / "alone"), passes={}, share=False))
     assert shared["sharing"]["stored"]
     close(shared, alone, 1e-4)
 

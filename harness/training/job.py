@@ -18,7 +18,7 @@ from harness.stage import Stage, first_run
 from harness.tasks.base import Batch, Facts, Task, to_device
 from harness.training.data import Split, cut, train_batches
 from harness.training.model import FineTuned
-from harness.training.prefix import Prefix
+from harness.training.prefix import Boundary, Prefix
 from harness.training.seeds import SAMPLE, derive
 
 Point: TypeAlias = dict[str, Any]
@@ -96,6 +96,11 @@ class Job:
     @property
     def at_a_time_evaluating(self) -> int:
         return max(1, self.recipe.training.evaluation_batch_size >> self.halvings)
+
+    def boundary(self, depth: int) -> Boundary | None:
+        """Where the model is cut above its first `depth` rungs, if it is cut there now."""
+        cut = self.tuned.cut is not None and self.tuned.depth == depth
+        return self.prefix.boundaries[depth] if cut and self.prefix is not None else None
 
     def above(self, depth: int, split: Split, name: str) -> Split:
         """The split with what the first `depth` rungs gave, which have to be as they were before training;

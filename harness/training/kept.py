@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from harness.backbones.ladder import Ladder, base_of, build_ladder
-from harness.tasks.base import to_device
-from harness.training.data import Split
+from harness.tasks.base import Batch, to_device
+from harness.training.cut import Given, Leaf
+from harness.training.data import GIVEN
 from harness.training.job import Job
 from harness.training.model import FineTuned
 from harness.training.precision import autocast
@@ -28,11 +29,12 @@ COMPARED = 64
 
 @dataclass
 class _Start:
-    """What is known of a pretrained model, for all trials that start from it: sums of squares per rung, and
-    Gram matrices by what they were made of."""
+    """What is known of a pretrained model, for all trials that start from it: sums of squares per rung, Gram
+    matrices by what they were made of, and what left the rungs that the last trial had frozen."""
 
     sizes: list[float]
     grams: dict[tuple[Any, ...], list[torch.Tensor | None]] = field(default_factory=dict)
+    given: tuple[tuple[Any, ...], Given] | None = None
 
 
 _starts: WeakKeyDictionary[Any, _Start] = WeakKeyDictionary()
@@ -95,22 +97,49 @@ def similarity(job: Job, origin: Any, untouched: int = 0) -> list[float | None]:
         return same
     count = min(COMPARED, len(job.validation), job.recipe.training.evaluation_batch_size)
     indices = torch.linspace(0, len(job.validation) - 1, count).round().long().tolist()
-    known = _start_of(origin).grams
-    key = (count, len(job.validation), job.recipe.training.max_length, job.recipe.training.precision)
-    if key not in known:
-        known[key] = _grams(FineTuned(origin, build_ladder(origin), {}), job.validation, indices, job)
-    after = _grams(job.tuned, job.validation, indices, job, untouched)
-    pairs = zip(known[key][untouched:], after[untouched:], strict=True)
+    settings = job.recipe.training
+    key = (count, len(job.validation), settings.max_length, settings.precision)
+    batch = to_device(job.validation.batch(indices), job.device)
+    before, given = _before(job, origin, untouched, key, batch)
+    if given is not None:
+        batch = {**batch, GIVEN: given.copied()}
+    after = _grams(job.tuned, batch, count, job, untouched)
+    pairs = zip(before[untouched:], after[untouched:], strict=True)
     return same + [_alignment(old, new) for old, new in pairs]
 
 
-def _grams(
-    model: FineTuned, split: Split, indices: list[int], job: Job, first: int = 0
-) -> list[torch.Tensor | None]:
+def _before(
+    job: Job, origin: Any, untouched: int, key: tuple[int, int, int | None, str], batch: Batch
+) -> tuple[list[torch.Tensor | None], Given | None]:
+    """Gram matrices of a batch from the model before training; what its first `untouched` rungs give for the
+    batch, if the job's model can take that. Padding counts here, so that what is stored will not do."""
+    start, boundary = _start_of(origin), job.boundary(untouched)
+    if boundary is None:
+        if key not in start.grams:
+            start.grams[key] = _grams(job.laddered(origin), batch, key[0], job)
+        return start.grams[key], None
+    if start.given is None or start.given[0] != (*key, untouched):
+        cut = boundary.cut.of(origin)
+        shapes: dict[Leaf, tuple[int, ...]] = {}
+        values: dict[Leaf, torch.Tensor] = {}
+
+        def seen(leaf: Leaf, value: torch.Tensor) -> None:
+            if leaf in cut.kinds:
+                shapes[leaf] = tuple(value.shape[1:])
+            if leaf in cut.needed:
+                values[leaf] = value.clone()  # what comes after may write into it
+
+        with cut.watching(seen):
+            start.grams[key] = _grams(job.laddered(origin), batch, key[0], job)
+        start.given = (*key, untouched), Given(key[0], shapes, values)
+    given = start.given[1]
+    fits = boundary.alike is None or boundary.alike == given.shapes
+    return start.grams[key], given if fits else None
+
+
+def _grams(model: FineTuned, batch: Batch, count: int, job: Job, first: int = 0) -> list[torch.Tensor | None]:
     """The Gram matrix of what leaves each rung from `first` on, shape (examples, examples), float64; None for
     a rung before, and for one whose output does not have an entry per example."""
-    count = len(indices)
-    batch = to_device(split.batch(indices), job.device)
     found: list[torch.Tensor | None] = [None] * len(model.ladder.rungs)
 
     def keep(rung: int) -> Callable[[Any], None]:

@@ -28,6 +28,7 @@ from harness.training.loop import evaluate, fit
 from harness.training.member import DivergedError, Member
 from harness.training.memory import give_back, keep_freed, memory_mb, out_of_memory
 from harness.training.model import fine_tuned, pretrained
+from harness.training.narrow import narrowed
 from harness.training.prefix import Where, open_prefix
 from harness.training.workspace import FIRST, Terms, Workspace
 
@@ -332,19 +333,23 @@ def job_of(
     trial: Mapping[str, Any], workspace: Workspace, recipe: Recipe, device: torch.device, halvings: int = 0
 ) -> Job:
     """What the loop works on for a trial: data, and a model that is ready to train."""
-    task, backbone, length = where = _where(trial, recipe.training.max_length)
+    task, backbone, _ = where = _where(trial, recipe.training.max_length)
     frozen = min(stage["frozen"] for stage in trial["stages"])
+    tuned = fine_tuned(workspace, task, backbone, trial["seed"], device, frozen, recipe.parts)
+    place = Where(*where, recipe.training.precision)
+    if frozen < len(tuned.ladder.rungs):
+        narrowed(tuned, workspace, place, device)
     return Job(
         recipe=recipe,
         task=workspace.task(task),
         facts=workspace.facts[task],
-        tuned=fine_tuned(workspace, task, backbone, trial["seed"], device, frozen, recipe.parts),
+        tuned=tuned,
         train=open_split(workspace, *where, "train"),
         validation=open_split(workspace, *where, "validation"),
         seed=trial["seed"],
         device=device,
         flops=workspace.models[task, backbone].flops,
-        prefix=open_prefix(workspace, Where(task, backbone, length, recipe.training.precision), device),
+        prefix=open_prefix(workspace, place, device),
         halvings=halvings,
         start=partial(pretrained, workspace, task, backbone, device),
         source=partial(sources.examples, trial, workspace, device),

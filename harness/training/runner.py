@@ -20,7 +20,7 @@ _SAMPLE = 4  # examples on which a cut is tried: the shortest, the longest and t
 # Copies of one example by which a dimension is known for that of the batch: a number of layers is rarely 5.
 _COPIES = 5
 # Relative; sums of float32 in another order differ by some 1e-6, those of bfloat16 by 1e-2; more is a leak.
-_TOLERANCE = {"fp32": 1e-5, "bf16": 5e-2, "fp16": 1e-2}
+TOLERANCE = {"fp32": 1e-5, "bf16": 5e-2, "fp16": 1e-2}
 
 
 class Runner:
@@ -79,7 +79,7 @@ class Runner:
         def same(tried: Given) -> bool:
             try:
                 with cut.giving(tried.copied().to(self.device)):
-                    return _close(said(), expected, _TOLERANCE[self._precision])
+                    return close(said(), expected, TOLERANCE[self._precision])
             except Exception:
                 return False
 
@@ -132,14 +132,14 @@ def _padded(found: list[dict[Leaf, torch.Tensor]]) -> Given:
     return Given(len(found), shapes, values)
 
 
-def _close(ours: Any, theirs: Any, tolerance: float) -> bool:
+def close(ours: Any, theirs: Any, tolerance: float) -> bool:
     """Equal, and numbers equal but for rounding; NaN equals nothing."""
     if isinstance(theirs, float):
         return isinstance(ours, float) and abs(ours - theirs) <= tolerance * (1 + abs(theirs))
     if isinstance(theirs, Mapping):
-        return ours.keys() == theirs.keys() and all(_close(ours[k], theirs[k], tolerance) for k in theirs)
+        return ours.keys() == theirs.keys() and all(close(ours[k], theirs[k], tolerance) for k in theirs)
     if isinstance(theirs, (list, tuple)):
         return len(ours) == len(theirs) and all(
-            _close(a, b, tolerance) for a, b in zip(ours, theirs, strict=True)
+            close(a, b, tolerance) for a, b in zip(ours, theirs, strict=True)
         )
     return bool(ours == theirs)

@@ -45,7 +45,8 @@ class Workspace:
 
     `sources` are the trials that train a backbone on its source task, by the backbone's name; `passes` says
     how often the planned trials go through train above each depth, by (task, backbone, max_length,
-    precision), and `tests` how many of them read the test split.
+    precision), and `tests` how many of them read the test split. `share` is off where a sweep wants
+    everything to be computed as if each trial were alone.
 
     `results` is a folder, or the URI that results are on, for which each node has a folder of its own.
 
@@ -64,6 +65,7 @@ class Workspace:
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     passes: dict[tuple[str, str, int | None, str], dict[int, int]] = field(default_factory=dict)
     tests: dict[tuple[str, str, int | None, str], dict[int, int]] = field(default_factory=dict)
+    share: bool = True
     store_bytes: float = 0
     checkpoint_bytes: float = math.inf
 
@@ -145,6 +147,7 @@ def workspace_of(plan: Plan, results: Path) -> Workspace:
         sources={name: trial.as_dict() for name, trial in plan.sources.items()},
         passes=passes(plan) if sweep.resources.share else {},
         tests=tests(plan),
+        share=sweep.resources.share,
         store_bytes=sweep.resources.store_gb * 1e9,
         checkpoint_bytes=sweep.resources.checkpoint_gb * 1e9,
     )

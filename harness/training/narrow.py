@@ -1,0 +1,214 @@
+"""Of the last block, what nobody reads.
+
+Where a head reads one position of what leaves the last block (BERT's [CLS], the class token of ViT), that
+block needs the keys and values of every position, and all that comes after attention of that one: three
+quarters of the FLOPs of a block of BERT go into positions that nobody reads.
+
+No family needs a line here. From the earliest module of the last block on with which it holds, modules are
+handed the first position alone. That it holds is tried on the pretrained model: predictions, and the loss and
+gradients of a training step with its dropout, have to be what they were. Dropout draws as many random numbers
+as for all positions, so that a trial is the same trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.backbones.forward import accepted
+from harness.backbones.ladder import Ladder, build_ladder
+from harness.tasks.base import to_device
+from harness.training.data import open_split
+from harness.training.heads import agree
+from harness.training.model import FineTuned, pretrained
+from harness.training.precision import autocast
+from harness.training.prefix import Where
+from harness.training.runner import TOLERANCE, close
+from harness.training.workspace import Workspace
+
+
+class Narrow:
+    """Hands modules of a model's last block the first position alone, from an input of shape
+    (examples, positions, features). Where somebody hooks what leaves one of them, or the block, all positions
+    are computed: drift and strategies look at them."""
+
+    def __init__(self, model: Any, ladder: Ladder, names: Sequence[str]) -> None:
+        """Args: `names` of the modules in the order in which they are called."""
+        self._modules = [model.get_submodule(name) for name in names]
+        self._watched = [ladder.rungs[-1].last, *self._modules]
+        self.length = 1
+
+    def attach(self) -> list[Any]:
+        """Until each of what is returned is removed."""
+        handles = []
+        for number, module in enumerate(self._modules):
+            enter = self._next if number else self._first
+            handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            if type(module) is nn.Dropout:
+                module.forward = partial(self._draw, module)  # type: ignore[method-assign]
+        return handles
+
+    def _first(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        seen = any(module._forward_hooks for module in self._watched)
+        lengths = [value.shape[1] for value in (*args, *kwargs.values()) if _has_positions(value)]
+        self.length = 1 if seen else max(lengths, default=1)
+        return self._next(module, args, kwargs)
+
+    def _next(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.length == 1:
+            return None
+        return tuple(map(self._cut, args)), {name: self._cut(value) for name, value in kwargs.items()}
+
+    def _cut(self, value: Any) -> Any:
+        return value[:, :1] if _has_positions(value) and value.shape[1] == self.length else value
+
+    def _draw(self, module: nn.Dropout, value: torch.Tensor) -> torch.Tensor:
+        """What dropout makes of the first position, of as many random numbers as for all."""
+        narrow = self.length > 1 and value.ndim == 3 and value.shape[1] == 1
+        if not (narrow and module.training and module.p > 0):
+            return nn.Dropout.forward(module, value)
+        whole = value.new_ones((len(value), self.length, value.shape[2]))
+        return value * nn.functional.dropout(whole, module.p)[:, :1]
+
+
+def _has_positions(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.ndim == 3
+
+
+def narrowed(tuned: FineTuned, workspace: Workspace, where: Where, device: torch.device) -> None:
+    """Let the last block of a trial's model compute only what is read. A block that has other modules than it
+    had before computes everything."""
+    names = read_alone(workspace, where, device) if workspace.share else ()
+    before = build_ladder(pretrained(workspace, where.task, where.backbone, device))
+    if names and _inside(tuned.ladder) == _inside(before):
+        Narrow(tuned.model, tuned.ladder, names).attach()
+
+
+def _inside(ladder: Ladder) -> list[tuple[str, type]]:
+    return [(name, type(module)) for name, module in ladder.rungs[-1].last.named_modules()]
+
+
+@lru_cache(maxsize=8)
+def read_alone(workspace: Workspace, where: Where, device: torch.device) -> tuple[str, ...]:
+    """The names of those modules of the last block that need the first position alone, in the order in which
+    they are called; none where the head reads more, or the model does not bear being looked at."""
+    model = pretrained(workspace, where.task, where.backbone, device)
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    asked = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            return _Trial(workspace, where, model, device).earliest()
+    except Exception:  # it trains as it always did
+        return ()
+    finally:
+        model.eval()
+        with torch.no_grad():
+            for buffer, before in buffers:  # statistics that a training step has moved
+                buffer.copy_(before)
+        for parameter, was in asked:
+            parameter.requires_grad_(was)
+
+
+class _Trial:
+    """The pretrained model on its shortest and its longest example."""
+
+    def __init__(self, workspace: Workspace, where: Where, model: Any, device: torch.device) -> None:
+        split = open_split(workspace, where.task, where.backbone, where.max_length, "train")
+        self._examples = split.examples([int(split.lengths.argmin()), int(split.lengths.argmax())])
+        self._batch = accepted(model, to_device(split.collate(self._examples, None), device))
+        self._task, self._facts = workspace.task(where.task), workspace.facts[where.task]
+        self._model, self._device, self._precision = model, device, where.precision
+        self._ladder = build_ladder(model)
+        # What is below the last block but one learns of it through that one.
+        self._ladder.freeze(max(0, len(self._ladder.rungs) - 2))
+        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def earliest(self) -> tuple[str, ...]:
+        names = self._called()
+        said, step = self._said(), self._step()
+
+        def same() -> bool:
+            return close(self._said(), said, TOLERANCE[self._precision])
+
+        def holds(first: int) -> bool:
+            try:
+                with self._spoilt(names[first]):  # the rest of a small model may hardly depend on the block
+                    if not same():
+                        return False
+                with self._narrow(names[first:]) as narrow:
+                    return same() and narrow.length > 1 and agree([self._step()], [step], self._precision)
+            except Exception:
+                return False
+
+        low, high = 0, len(names)  # what holds from one module on holds from any later one on
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if holds(middle) else (middle + 1, high)
+        return names[low:]
+
+    def _called(self) -> tuple[str, ...]:
+        """The modules of the last block in the order in which they are first called."""
+        calls: list[str] = []
+        block = self._ladder.rungs[-1].last
+        inside = {id(module) for module in block.modules()}
+        named = [(name, module) for name, module in self._model.named_modules() if id(module) in inside]
+        handles = [
+            module.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
+            for name, module in named
+        ]
+        try:
+            self._said()
+        finally:
+            for handle in handles:
+                handle.remove()
+        return tuple(dict.fromkeys(calls))
+
+    @contextmanager
+    def _spoilt(self, name: str) -> Iterator[None]:
+        """With NaN in all positions but the first of what enters a module."""
+
+        def spoilt(value: Any) -> Any:
+            if not _has_positions(value):
+                return value
+            return torch.cat([value[:, :1], torch.full_like(value[:, 1:], torch.nan)], dim=1)
+
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return tuple(map(spoilt, args)), {name: spoilt(value) for name, value in kwargs.items()}
+
+        handle = self._model.get_submodule(name).register_forward_pre_hook(enter, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @contextmanager
+    def _narrow(self, names: Sequence[str]) -> Iterator[Narrow]:
+        narrow = Narrow(self._model, self._ladder, names)
+        handles = narrow.attach()
+        try:
+            yield narrow
+        finally:
+            for handle in handles:
+                handle.remove()
+            for name in names:
+                vars(self._model.get_submodule(name)).pop("forward", None)
+
+    def _said(self) -> tuple[float, list[Any]]:
+        self._model.eval()
+        with torch.no_grad(), autocast(self._precision, self._device):
+            outputs = self._model(**self._batch)
+        return float(outputs.loss), self._task.predict(outputs, self._examples, self._facts)
+
+    def _step(self) -> list[torch.Tensor]:
+        """The loss and the gradients of a training step, always with the same random numbers."""
+        self._model.train()
+        torch.manual_seed(0)
+        with autocast(self._precision, self._device):
+            loss = self._model(**self._batch).loss
+        found = torch.autograd.grad(loss, self._trained, allow_unused=True)
+        return [loss.detach(), *(gradient for gradient in found if gradient is not None)]
