@@ -62,6 +62,7 @@ def test_a_trial_is_the_same_trial(
     shared = run(trial, workspace_of(plan, tmp_path / "shared"), points=1)
     alone = run(trial, replace(workspace_of(plan, tmp_path / "alone"), passes={}, share=False))
     close(shared, alone, 1e-5 if precision == "fp32" else 5e-2)
+    assert shared["sharing"]["narrowed"] and not alone["sharing"]["narrowed"]
 
 
 def job(folder: Path, share: bool = True, **changes: Any) -> tuple[Any, dict[str, Any], Workspace]:

@@ -55,7 +55,8 @@ class Record(Brief):
     """A trial that has ended. `metrics.test` is null in the tune phase: test is sealed there. `stages` are
     what trained when (epochs, rungs frozen from the input), `drift` and `retention` what `training.kept`
     measures, `sharing` says what was not done for this trial alone: depths at which what the frozen rungs
-    give was `stored`, trials of the `bundle`, and whether their heads were `batched`."""
+    give was `stored`, trials of the `bundle`, whether their heads were `batched`, and whether the last block
+    was `narrowed` to the position that the head reads."""
 
     format: int
     phase: str

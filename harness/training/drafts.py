@@ -14,6 +14,9 @@ from harness.sections import reserved
 from harness.training.checkpoint import Progress
 from harness.training.workspace import FIRST, Terms, Workspace
 
+# Of a trial that shares no work.
+UNSHARED = {"stored": [], "bundle": 1, "batched": False, "narrowed": False}
+
 
 def draft(
     trial: Mapping[str, Any],
@@ -55,7 +58,7 @@ def draft(
         },
         "drift": {"relative_l2": None},
         "retention": None,
-        "sharing": {"stored": [], "bundle": 1, "batched": False},
+        "sharing": dict(UNSHARED),
         "predictions": None,
         "resources": {"cpus": cpus, "gpus": gpus},
         "attempts": progress.attempts,

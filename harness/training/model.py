@@ -35,6 +35,7 @@ class FineTuned:
         reference: θ⁰ by parameter name, for every pretrained parameter of the ladder, on the model's device.
         anew: names of ladder parameters whose pretrained values a part has thrown away.
         depth: the rungs that batches may come with the output of; `cut` is where that stands in for them.
+        narrowed: the last block computes one position where nobody reads the others.
     """
 
     model: Any
@@ -43,6 +44,7 @@ class FineTuned:
     anew: set[str] = field(default_factory=set)
     depth: int = 0
     cut: Cut | None = None
+    narrowed: bool = False
 
     def __call__(self, batch: dict[str, Any]) -> Any:
         """The model's outputs, with the loss where the batch has labels."""

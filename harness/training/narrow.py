@@ -87,6 +87,7 @@ def narrowed(tuned: FineTuned, workspace: Workspace, where: Where, device: torch
     before = build_ladder(pretrained(workspace, where.task, where.backbone, device))
     if names and _inside(tuned.ladder) == _inside(before):
         Narrow(tuned.model, tuned.ladder, names).attach()
+        tuned.narrowed = True
 
 
 def _inside(ladder: Ladder) -> list[tuple[str, type]]:

@@ -22,7 +22,7 @@ from harness.redaction import redact
 from harness.training import kept, sources
 from harness.training.checkpoint import Checkpoints, Progress
 from harness.training.data import open_split
-from harness.training.drafts import draft
+from harness.training.drafts import UNSHARED, draft
 from harness.training.job import Job, Point
 from harness.training.loop import evaluate, fit
 from harness.training.member import DivergedError, Member
@@ -209,8 +209,13 @@ class Attempt:
         """What was not done for this trial alone."""
         member = getattr(self, "member", None)
         if member is None:
-            return {"stored": [], "bundle": self.bundle, "batched": False}
-        return {"stored": sorted(member.stored), "bundle": self.bundle, "batched": member.batched}
+            return {**UNSHARED, "bundle": self.bundle}
+        return {
+            "stored": sorted(member.stored),
+            "bundle": self.bundle,
+            "batched": member.batched,
+            "narrowed": member.job.tuned.narrowed,
+        }
 
     def _unshared(self) -> list[str]:
         """Why frozen rungs ran in every step, if they did; known for certain only once all has been read."""
