@@ -170,7 +170,7 @@ def bare(trials: int, folder: Path) -> dict[str, Any]:
     return meter.result()
 
 
-def at_once(trials: list[dict[str, Any]], workspace: Any) -> Generator[Any, None, Any]:
+def at_once(trials: list[dict[str, Any]], workspace: Any, terms: Any) -> Generator[Any, None, Any]:
     """In place of `run_bundle`: the same files, and no training between them."""
     return [end(trial, workspace) for trial in trials]
     yield  # a generator, as `run_bundle` is
@@ -184,7 +184,7 @@ def end(trial: dict[str, Any], workspace: Any) -> Any:
     from harness.training.checkpoint import Checkpoints, Progress
     from harness.training.drafts import draft
 
-    checkpoints = Checkpoints(workspace.paths.checkpoint(trial["trial_id"]), workspace.checkpoint_seconds)
+    checkpoints = Checkpoints(workspace.paths, trial["trial_id"], workspace.checkpoint_seconds)
     checkpoints.load()
     score = (int(trial["trial_id"], 16) % 1000) / 1000
     curve: list[Any] = [

@@ -93,6 +93,7 @@ class Cut:
         self.bytes = 0.0
         self.given: Given | None = None
         self._calls: dict[str, int] = {}
+        self._own: dict[str, Any] = {}
 
     @property
     def kinds(self) -> dict[Leaf, Kind]:
@@ -173,7 +174,7 @@ class Cut:
         """The same cut of another model of this structure."""
         other = copy.copy(self)
         other.modules = {name: model.get_submodule(name) for name in self.modules}
-        other.given, other._calls = None, {}
+        other.given, other._calls, other._own = None, {}, {}
         return other
 
     # -- standing in for the frozen rungs --------------------------------------------------------------
@@ -181,12 +182,15 @@ class Cut:
     def attach(self) -> None:
         """Let the skipped modules give what `given` holds, and run as before where it is None."""
         for name, module in self.modules.items():
+            self._own[name] = vars(module).get("forward")
             # On the instance: names, weights and attributes of the module stay what they are.
             module.forward = self._standing_in(name, module.forward)
 
     def detach(self) -> None:
-        for module in self.modules.values():
+        for name, module in self.modules.items():
             del module.forward
+            if (own := self._own.pop(name)) is not None:
+                module.forward = own
 
     @contextmanager
     def giving(self, given: Given | None) -> Iterator[None]:

@@ -130,27 +130,35 @@ class _Trial:
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def earliest(self) -> tuple[str, ...]:
-        names = self._called()
-        said, step = self._said(), self._step()
+        names, said = self._called(), self._said()
 
-        def same() -> bool:
-            return close(self._said(), said, TOLERANCE[self._precision])
+        def unread(first: int) -> bool:
+            """Whether predictions notice NaN in the other positions of what enters a module."""
+            with self._spoilt(names[first]) as entered:
+                return self._same(said) and bool(entered)
 
-        def holds(first: int) -> bool:
-            try:
-                with self._spoilt(names[first]):  # the rest of a small model may hardly depend on the block
-                    if not same():
-                        return False
-                with self._narrow(names[first:]) as narrow:
-                    return same() and narrow.length > 1 and agree([self._step()], [step], self._precision)
-            except Exception:
-                return False
-
-        low, high = 0, len(names)  # what holds from one module on holds from any later one on
+        low, high = 0, len(names)  # what nobody reads at one module, nobody reads at any later one
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if holds(middle) else (middle + 1, high)
-        return names[low:]
+            low, high = (low, middle) if unread(middle) else (middle + 1, high)
+        step = self._step() if low < len(names) else []
+        for first in range(low, len(names)):  # mostly the first will do
+            with self._narrow(names[first:]) as narrow:
+                if self._same(said) and narrow.length > 1 and self._same_step(step):
+                    return names[first:]
+        return ()
+
+    def _same(self, said: tuple[float, list[Any]]) -> bool:
+        try:
+            return close(self._said(), said, TOLERANCE[self._precision])
+        except Exception:  # a shape that does not fit
+            return False
+
+    def _same_step(self, step: list[torch.Tensor]) -> bool:
+        try:
+            return agree([self._step()], [step], self._precision)
+        except Exception:
+            return False
 
     def _called(self) -> tuple[str, ...]:
         """The modules of the last block in the order in which they are first called."""
@@ -170,12 +178,14 @@ class _Trial:
         return tuple(dict.fromkeys(calls))
 
     @contextmanager
-    def _spoilt(self, name: str) -> Iterator[None]:
-        """With NaN in all positions but the first of what enters a module."""
+    def _spoilt(self, name: str) -> Iterator[list[int]]:
+        """With NaN in all positions but the first of what enters a module; yields how many there were."""
+        entered: list[int] = []
 
         def spoilt(value: Any) -> Any:
             if not _has_positions(value):
                 return value
+            entered.append(value.shape[1])
             return torch.cat([value[:, :1], torch.full_like(value[:, 1:], torch.nan)], dim=1)
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -183,7 +193,7 @@ class _Trial:
 
         handle = self._model.get_submodule(name).register_forward_pre_hook(enter, with_kwargs=True)
         try:
-            yield
+            yield entered
         finally:
             handle.remove()
 
