@@ -11,6 +11,7 @@ import pytest
 import torch
 from test_conformance import FAMILIES
 from test_sharing import close, planned, run
+from test_strategies import PARTS
 from torch import nn
 
 from harness.backbones.forward import accepted
@@ -65,6 +66,16 @@ def test_a_trial_is_the_same_trial(
     assert shared["sharing"]["narrowed"] and not alone["sharing"]["narrowed"]
 
 
+def test_noise_on_what_enters_the_head_is_drawn_for_all_positions(tmp_path: Path) -> None:
+    """RoBERTa hands the whole sequence to its head, and LP-FT trains that alone first."""
+    parts = {"lp-ft": PARTS["lp-ft"]().value(), "r3f": PARTS["r3f"]().value()}
+    plan = planned("roberta", "text-classification", tmp_path, 0, "fp32", strategies={"one": parts})
+    trial = plan.trial(plan.cells[0], plan.cells[0].space.default, 1000, "confirm")
+    ours = run(trial, replace(workspace_of(plan, tmp_path / "shared"), passes={}))
+    close(ours, run(trial, replace(workspace_of(plan, tmp_path / "alone"), passes={}, share=False)), 1e-5)
+    assert ours["sharing"]["narrowed"]
+
+
 def job(folder: Path, share: bool = True, **changes: Any) -> tuple[Any, dict[str, Any], Workspace]:
     plan = planned("bert", "text-classification", folder, 0, "fp32", **changes)
     trial = plan.trial(plan.cells[0], plan.cells[0].space.default, 1000, "confirm").as_dict()
@@ -86,6 +97,9 @@ def test_the_other_positions_are_not_computed(tmp_path: Path) -> None:
     narrow_one, *_ = job(tmp_path / "shared")
     whole_one, *_ = job(tmp_path / "alone", share=False)
     assert rows(narrow_one) == [1]
+    batch = narrow_one.train.batch([0, 1])
+    left = narrow_one.tuned.model.bert(**{name: batch[name] for name in ("input_ids", "attention_mask")})
+    assert left.last_hidden_state.shape[:2] == batch["input_ids"].shape  # some models count them
     assert rows(whole_one)[0] > 1
 
 

@@ -25,6 +25,8 @@ from harness.training.precision import autocast
 
 # Examples on which representations are compared; what is kept of them is a Gram matrix per rung.
 COMPARED = 64
+# What frozen rungs give for them is kept up to so many bytes.
+_KEPT_BYTES = 64e6
 
 
 @dataclass
@@ -98,43 +100,43 @@ def similarity(job: Job, origin: Any, untouched: int = 0) -> list[float | None]:
     count = min(COMPARED, len(job.validation), job.recipe.training.evaluation_batch_size)
     indices = torch.linspace(0, len(job.validation) - 1, count).round().long().tolist()
     settings = job.recipe.training
+    start = _start_of(origin)
     key = (count, len(job.validation), settings.max_length, settings.precision)
     batch = to_device(job.validation.batch(indices), job.device)
-    before, given = _before(job, origin, untouched, key, batch)
-    if given is not None:
-        batch = {**batch, GIVEN: given.copied()}
-    after = _grams(job.tuned, batch, count, job, untouched)
-    pairs = zip(before[untouched:], after[untouched:], strict=True)
+    if key not in start.grams:
+        start.grams[key] = _grams(job.laddered(origin), batch, count, job)
+    after = _after(job, start, untouched, key, batch)
+    pairs = zip(start.grams[key][untouched:], after[untouched:], strict=True)
     return same + [_alignment(old, new) for old, new in pairs]
 
 
-def _before(
-    job: Job, origin: Any, untouched: int, key: tuple[int, int, int | None, str], batch: Batch
-) -> tuple[list[torch.Tensor | None], Given | None]:
-    """Gram matrices of a batch from the model before training; what its first `untouched` rungs give for the
-    batch, if the job's model can take that. Padding counts here, so that what is stored will not do."""
-    start, boundary = _start_of(origin), job.boundary(untouched)
-    if boundary is None:
-        if key not in start.grams:
-            start.grams[key] = _grams(job.laddered(origin), batch, key[0], job)
-        return start.grams[key], None
-    if start.given is None or start.given[0] != (*key, untouched):
-        cut = boundary.cut.of(origin)
-        shapes: dict[Leaf, tuple[int, ...]] = {}
-        values: dict[Leaf, torch.Tensor] = {}
+def _after(
+    job: Job, start: _Start, untouched: int, key: tuple[int, int, int | None, str], batch: Batch
+) -> list[torch.Tensor | None]:
+    """Gram matrices of a batch from the job's model. What its frozen rungs give for the batch is kept for the
+    next trial: padding counts here, so that what is stored will not do."""
+    boundary, place = job.boundary(untouched), (*key, untouched)
+    if boundary is None or boundary.cut.bytes * key[0] > _KEPT_BYTES:
+        return _grams(job.tuned, batch, key[0], job, untouched)
+    if start.given is not None and start.given[0] == place:
+        given = start.given[1].to(job.device)
+        if boundary.alike is None or boundary.alike == given.shapes:
+            batch = {**batch, GIVEN: given.copied()}
+        return _grams(job.tuned, batch, key[0], job, untouched)
+    cut = boundary.cut.of(job.tuned.model)
+    shapes: dict[Leaf, tuple[int, ...]] = {}
+    values: dict[Leaf, torch.Tensor] = {}
 
-        def seen(leaf: Leaf, value: torch.Tensor) -> None:
-            if leaf in cut.kinds:
-                shapes[leaf] = tuple(value.shape[1:])
-            if leaf in cut.needed:
-                values[leaf] = value.clone()  # what comes after may write into it
+    def seen(leaf: Leaf, value: torch.Tensor) -> None:
+        if leaf in cut.kinds:
+            shapes[leaf] = tuple(value.shape[1:])
+        if leaf in cut.needed:
+            values[leaf] = value.to("cpu", copy=True)  # what comes after may write into it
 
-        with cut.watching(seen):
-            start.grams[key] = _grams(job.laddered(origin), batch, key[0], job)
-        start.given = (*key, untouched), Given(key[0], shapes, values)
-    given = start.given[1]
-    fits = boundary.alike is None or boundary.alike == given.shapes
-    return start.grams[key], given if fits else None
+    with cut.watching(seen):
+        found = _grams(job.tuned, batch, key[0], job, untouched)
+    start.given = place, Given(key[0], shapes, values)
+    return found
 
 
 def _grams(model: FineTuned, batch: Batch, count: int, job: Job, first: int = 0) -> list[torch.Tensor | None]:

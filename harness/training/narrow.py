@@ -34,30 +34,42 @@ from harness.training.workspace import Workspace
 
 class Narrow:
     """Hands modules of a model's last block the first position alone, from an input of shape
-    (examples, positions, features). Where somebody hooks what leaves one of them, or the block, all positions
-    are computed: drift and strategies look at them."""
+    (examples, positions, features); what leaves the block has all positions again, zeros in the others, since
+    some models count them, and parts of a strategy draw numbers for each. Where somebody hooks what leaves
+    one of these modules, or the block, all positions are computed: drift and strategies look at them."""
 
     def __init__(self, model: Any, ladder: Ladder, names: Sequence[str]) -> None:
         """Args: `names` of the modules in the order in which they are called."""
         self._modules = [model.get_submodule(name) for name in names]
-        self._watched = [ladder.rungs[-1].last, *self._modules]
+        self._last = ladder.rungs[-1].last
+        self._watched = [*ladder.rungs[-1].blocks, *self._modules]
+        self._own: set[int] = set()
         self.length = 1
 
     def attach(self) -> list[Any]:
-        """Until each of what is returned is removed."""
+        """Dropouts draw for all positions from now on; the rest holds until what is returned is removed."""
         handles = []
         for number, module in enumerate(self._modules):
             enter = self._next if number else self._first
             handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
             if type(module) is nn.Dropout:
                 module.forward = partial(self._draw, module)  # type: ignore[method-assign]
+        handles.append(self._last.register_forward_hook(self._leave))
+        self._own = {handles[-1].id}
         return handles
 
     def _first(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        seen = any(module._forward_hooks for module in self._watched)
+        seen = any(set(module._forward_hooks) - self._own for module in self._watched)
         lengths = [value.shape[1] for value in (*args, *kwargs.values()) if _has_positions(value)]
         self.length = 1 if seen else max(lengths, default=1)
         return self._next(module, args, kwargs)
+
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        first, *others = output if isinstance(output, tuple) else (output,)
+        if self.length == 1 or not _has_positions(first) or first.shape[1] != 1:
+            return None
+        first = nn.functional.pad(first, (0, 0, 0, self.length - 1))
+        return (first, *others) if isinstance(output, tuple) else first
 
     def _next(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.length == 1:
@@ -73,7 +85,7 @@ class Narrow:
         if not (narrow and module.training and module.p > 0):
             return nn.Dropout.forward(module, value)
         whole = value.new_ones((len(value), self.length, value.shape[2]))
-        return value * nn.functional.dropout(whole, module.p)[:, :1]
+        return value * nn.functional.dropout(whole, module.p)[:, :1].clone()  # the rest need not be kept
 
 
 def _has_positions(value: Any) -> bool:
@@ -83,15 +95,17 @@ def _has_positions(value: Any) -> bool:
 def narrowed(tuned: FineTuned, workspace: Workspace, where: Where, device: torch.device) -> None:
     """Let the last block of a trial's model compute only what is read. A block that has other modules than it
     had before computes everything."""
-    names = read_alone(workspace, where, device) if workspace.share else ()
+    if not workspace.share or not (names := read_alone(workspace, where, device)):
+        return
     before = build_ladder(pretrained(workspace, where.task, where.backbone, device))
-    if names and _inside(tuned.ladder) == _inside(before):
+    if _inside(tuned.ladder) == _inside(before):
         Narrow(tuned.model, tuned.ladder, names).attach()
         tuned.narrowed = True
 
 
 def _inside(ladder: Ladder) -> list[tuple[str, type]]:
-    return [(name, type(module)) for name, module in ladder.rungs[-1].last.named_modules()]
+    blocks = ladder.rungs[-1].blocks
+    return [(name, type(module)) for block in blocks for name, module in block.named_modules()]
 
 
 @lru_cache(maxsize=8)
@@ -143,9 +157,10 @@ class _Trial:
             low, high = (low, middle) if unread(middle) else (middle + 1, high)
         step = self._step() if low < len(names) else []
         for first in range(low, len(names)):  # mostly the first will do
-            with self._narrow(names[first:]) as narrow:
-                if self._same(said) and narrow.length > 1 and self._same_step(step):
-                    return names[first:]
+            if unread(first):
+                with self._narrow(names[first:]) as narrow:
+                    if self._same(said) and narrow.length > 1 and self._same_step(step):
+                        return names[first:]
         return ()
 
     def _same(self, said: tuple[float, list[Any]]) -> bool:
@@ -163,8 +178,7 @@ class _Trial:
     def _called(self) -> tuple[str, ...]:
         """The modules of the last block in the order in which they are first called."""
         calls: list[str] = []
-        block = self._ladder.rungs[-1].last
-        inside = {id(module) for module in block.modules()}
+        inside = {id(module) for block in self._ladder.rungs[-1].blocks for module in block.modules()}
         named = [(name, module) for name, module in self._model.named_modules() if id(module) in inside]
         handles = [
             module.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
@@ -216,7 +230,7 @@ class _Trial:
         return float(outputs.loss), self._task.predict(outputs, self._examples, self._facts)
 
     def _step(self) -> list[torch.Tensor]:
-        """The loss and the gradients of a training step, always with the same random numbers."""
+        """The loss and the gradients of a training step, always with the same random numbers of torch's."""
         self._model.train()
         torch.manual_seed(0)
         with autocast(self._precision, self._device):
