@@ -150,7 +150,7 @@ def parse(node: Any, place: str) -> Space | None:
     if how == "int" and not all(isinstance(v, int) for v in values):
         mistakes.add(f"{place}.{how}", f"takes two whole numbers, not {values!r}")
     mistakes.raise_any()
-    return Space(how, (low, high))
+    return Space(how, (low + 0, high + 0))  # -0.0 is 0.0: one configuration must not have two ids
 
 
 def _listed(how: str, options: Sequence[Any], place: str) -> Space:

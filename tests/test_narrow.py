@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from test_conformance import FAMILIES
-from test_sharing import close, planned, run
+from test_sharing import both, close, planned, run
 from test_strategies import PARTS
 from torch import nn
 
@@ -58,10 +58,7 @@ def test_a_trial_is_the_same_trial(
     family: str, kind: str, frozen: int, precision: str, tmp_path: Path
 ) -> None:
     """Interrupted once, and with dropout, which draws what it would have drawn."""
-    plan = planned(family, kind, tmp_path, frozen, precision)
-    trial = plan.trial(plan.cells[0], plan.cells[0].space.default, 1000, "confirm")
-    shared = run(trial, workspace_of(plan, tmp_path / "shared"), points=1)
-    alone = run(trial, replace(workspace_of(plan, tmp_path / "alone"), passes={}, share=False))
+    shared, alone = both(planned(family, kind, tmp_path, frozen, precision), tmp_path)
     close(shared, alone, 1e-5 if precision == "fp32" else 5e-2)
     assert shared["sharing"]["narrowed"] and not alone["sharing"]["narrowed"]
 

@@ -82,6 +82,13 @@ def close(ours: Record, theirs: Record, tolerance: float) -> None:
         assert ours["drift"]["cka"] == pytest.approx(theirs["drift"]["cka"], abs=1e-3)
 
 
+def both(plan: Plan, folder: Path) -> tuple[Record, Record]:
+    """The records of a trial with shared work, interrupted once, and of the same where nothing is shared."""
+    trial = plan.trial(plan.cells[0], plan.cells[0].space.default, 1000, "confirm")
+    shared = run(trial, workspace_of(plan, folder / "shared"), points=1)
+    return shared, run(trial, replace(workspace_of(plan, folder / "alone"), passes={}, share=False))
+
+
 # A few families here; all of them take minutes.
 CASES = [
     pytest.param(
@@ -99,10 +106,7 @@ CASES = [
 def test_a_stored_prefix_changes_nothing(
     family: str, kind: str, frozen: Any, precision: str, tmp_path: Path
 ) -> None:
-    plan = planned(family, kind, tmp_path, frozen, precision)
-    trial = plan.trial(plan.cells[0], plan.cells[0].space.default, 1000, "confirm")
-    shared = run(trial, workspace_of(plan, tmp_path / "shared"), points=1)
-    alone = run(trial, replace(workspace_of(plan, tmp_path / "alone"), passes={}, share=False))
+    shared, alone = both(planned(family, kind, tmp_path, frozen, precision), tmp_path)
     close(shared, alone, 1e-4 if precision == "fp32" else 5e-2)
 
 

@@ -28,7 +28,7 @@ from harness.training.heads import agree
 from harness.training.model import FineTuned, pretrained
 from harness.training.precision import autocast
 from harness.training.prefix import Where
-from harness.training.runner import TOLERANCE, close
+from harness.training.runner import Runner
 from harness.training.workspace import Workspace
 
 
@@ -136,7 +136,7 @@ class _Trial:
         split = open_split(workspace, where.task, where.backbone, where.max_length, "train")
         self._examples = split.examples([int(split.lengths.argmin()), int(split.lengths.argmax())])
         self._batch = accepted(model, to_device(split.collate(self._examples, None), device))
-        self._task, self._facts = workspace.task(where.task), workspace.facts[where.task]
+        self._runner = Runner(workspace, where.task, where.backbone, where.precision, device)
         self._model, self._device, self._precision = model, device, where.precision
         self._ladder = build_ladder(model)
         # What is below the last block but one learns of it through that one.
@@ -157,17 +157,17 @@ class _Trial:
             low, high = (low, middle) if unread(middle) else (middle + 1, high)
         step = self._step() if low < len(names) else []
         for first in range(low, len(names)):  # mostly the first will do
-            if unread(first):
+            if first == low or unread(first):
                 with self._narrow(names[first:]) as narrow:
                     if self._same(said) and narrow.length > 1 and self._same_step(step):
                         return names[first:]
         return ()
 
+    def _said(self) -> tuple[float, list[Any]]:
+        return self._runner.said(self._batch, self._examples)
+
     def _same(self, said: tuple[float, list[Any]]) -> bool:
-        try:
-            return close(self._said(), said, TOLERANCE[self._precision])
-        except Exception:  # a shape that does not fit
-            return False
+        return self._runner.still(said, self._batch, self._examples)
 
     def _same_step(self, step: list[torch.Tensor]) -> bool:
         try:
@@ -222,12 +222,6 @@ class _Trial:
                 handle.remove()
             for name in names:
                 vars(self._model.get_submodule(name)).pop("forward", None)
-
-    def _said(self) -> tuple[float, list[Any]]:
-        self._model.eval()
-        with torch.no_grad(), autocast(self._precision, self._device):
-            outputs = self._model(**self._batch)
-        return float(outputs.loss), self._task.predict(outputs, self._examples, self._facts)
 
     def _step(self) -> list[torch.Tensor]:
         """The loss and the gradients of a training step, always with the same random numbers of torch's."""

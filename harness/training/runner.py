@@ -20,7 +20,7 @@ _SAMPLE = 4  # examples on which a cut is tried: the shortest, the longest and t
 # Copies of one example by which a dimension is known for that of the batch: a number of layers is rarely 5.
 _COPIES = 5
 # Relative; sums of float32 in another order differ by some 1e-6, those of bfloat16 by 1e-2; more is a leak.
-TOLERANCE = {"fp32": 1e-5, "bf16": 5e-2, "fp16": 1e-2}
+_TOLERANCE = {"fp32": 1e-5, "bf16": 5e-2, "fp16": 1e-2}
 
 
 class Runner:
@@ -40,6 +40,18 @@ class Runner:
         self._model.eval()
         with torch.set_grad_enabled(gradients), autocast(self._precision, self.device):
             return self._model(**accepted(self._model, to_device(batch, self.device)))
+
+    def said(self, batch: dict[str, Any], examples: list[Any]) -> tuple[float, list[Any]]:
+        """The loss, and what the task makes of the outputs."""
+        outputs = self(batch)
+        return float(outputs.loss), self._task.predict(outputs, examples, self._facts)
+
+    def still(self, expected: tuple[float, list[Any]], batch: dict[str, Any], examples: list[Any]) -> bool:
+        """Whether it says what it said before, but for rounding; not where it cannot run any more."""
+        try:
+            return _close(self.said(batch, examples), expected, _TOLERANCE[self._precision])
+        except Exception:
+            return False
 
     def alone(self, split: Split, index: int) -> dict[str, Any]:
         """The inputs of one example, without padding and without labels."""
@@ -70,18 +82,11 @@ class Runner:
         examples = split.examples(chosen)
         together = split.collate(examples, None)
 
-        def said() -> tuple[float, list[Any]]:
-            outputs = self(together)
-            return float(outputs.loss), self._task.predict(outputs, examples, self._facts)
-
-        expected = said()
+        expected = self.said(together, examples)
 
         def same(tried: Given) -> bool:
-            try:
-                with cut.giving(tried.copied().to(self.device)):
-                    return close(said(), expected, TOLERANCE[self._precision])
-            except Exception:
-                return False
+            with cut.giving(tried.copied().to(self.device)):
+                return self.still(expected, together, examples)
 
         cut.attach()
         try:
@@ -132,14 +137,14 @@ def _padded(found: list[dict[Leaf, torch.Tensor]]) -> Given:
     return Given(len(found), shapes, values)
 
 
-def close(ours: Any, theirs: Any, tolerance: float) -> bool:
+def _close(ours: Any, theirs: Any, tolerance: float) -> bool:
     """Equal, and numbers equal but for rounding; NaN equals nothing."""
     if isinstance(theirs, float):
         return isinstance(ours, float) and abs(ours - theirs) <= tolerance * (1 + abs(theirs))
     if isinstance(theirs, Mapping):
-        return ours.keys() == theirs.keys() and all(close(ours[k], theirs[k], tolerance) for k in theirs)
+        return ours.keys() == theirs.keys() and all(_close(ours[k], theirs[k], tolerance) for k in theirs)
     if isinstance(theirs, (list, tuple)):
         return len(ours) == len(theirs) and all(
-            close(a, b, tolerance) for a, b in zip(ours, theirs, strict=True)
+            _close(a, b, tolerance) for a, b in zip(ours, theirs, strict=True)
         )
     return bool(ours == theirs)
