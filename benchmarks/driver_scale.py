@@ -157,6 +157,7 @@ def bare(trials: int, folder: Path) -> dict[str, Any]:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     with opened(Resources(), None, local=False) as cluster:
         assert cluster is not None
+        cluster.expect(os.cpu_count() or 1)
         cluster.ready()
         tune.Tuner(
             tune.with_resources(Nothing, {"cpu": 1, "gpu": 0}),
@@ -222,11 +223,11 @@ def harness(trials: int, folder: Path) -> dict[str, Any]:
     from harness.tuning.halving import Halving
 
     class AtOnce(trainable.TrialRunner):
-        def setup(self, config: dict[str, Any], workspace: Any = None) -> None:
+        def setup(self, config: dict[str, Any], **handed_down: Any) -> None:
             from harness.tuning import trainable
 
             trainable.run_bundle = at_once  # in the worker's process, where this class arrives by value
-            super().setup(config, workspace)
+            super().setup(config, **handed_down)
 
     ray_tune.TrialRunner = AtOnce  # type: ignore[misc]
     plan, paths = the_plan(trials), ResultPaths(folder)
@@ -241,6 +242,7 @@ def harness(trials: int, folder: Path) -> dict[str, Any]:
     write_json(paths.plan, as_dict(plan))
     with opened(plan.sweep.resources, None, local=False) as cluster:
         assert cluster is not None
+        cluster.expect(os.cpu_count() or 1)
         cluster.ready()
         campaign = Campaign(plan, paths, watch)
         ray_tune.execute(
