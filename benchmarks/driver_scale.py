@@ -119,8 +119,6 @@ def bare(trials: int, folder: Path) -> dict[str, Any]:
     from ray import tune
     from ray.tune.search import Searcher
 
-    from harness.sections import Resources
-    from harness.tuning.cluster import opened
     from harness.tuning.ray_tune import Unsaved
 
     class Nothing(tune.Trainable):
@@ -155,19 +153,17 @@ def bare(trials: int, folder: Path) -> dict[str, Any]:
         restore = save
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with opened(Resources(), None, local=False) as cluster:
-        assert cluster is not None
-        cluster.expect(os.cpu_count() or 1)
-        cluster.ready()
-        tune.Tuner(
-            tune.with_resources(Nothing, {"cpu": 1, "gpu": 0}),
-            tune_config=tune.TuneConfig(num_samples=-1, search_alg=Listed(recipes, meter), reuse_actors=True),
-            run_config=tune.RunConfig(
-                name="sweep", storage_path=str(folder / "tune"), verbose=0,
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
-        ).fit()  # fmt: skip
-        assert ray.is_initialized()
+    # The flags of our cluster; its processes import nothing before they are asked to.
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    tune.Tuner(
+        tune.with_resources(Nothing, {"cpu": 1, "gpu": 0}),
+        tune_config=tune.TuneConfig(num_samples=-1, search_alg=Listed(recipes, meter), reuse_actors=True),
+        run_config=tune.RunConfig(
+            name="sweep", storage_path=str(folder / "tune"), verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    ).fit()  # fmt: skip
+    ray.shutdown()
     return meter.result()
 
 

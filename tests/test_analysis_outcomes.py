@@ -20,7 +20,7 @@ from scipy import stats as oracle
 from harness.analysis import across, budget, wording
 from harness.analysis.cells import Configuration
 from harness.analysis.crossed import by_seed
-from harness.analysis.importance import importance
+from harness.analysis.importance import MAX_CONFIGURATIONS, importance
 from harness.analysis.study import load_study
 from harness.analysis.verdicts import judge
 
@@ -405,3 +405,17 @@ def test_importance_finds_what_decides() -> None:
     assert importance(space, configurations, -1) == found
     assert importance(space, configurations[:7], 1) is None
     assert importance({"rate": space["rate"]}, configurations, 1) is None
+    assert found.configurations == 40 and found.drawn_from is None
+
+
+def test_importance_of_many_configurations_is_that_of_some_of_them() -> None:
+    rng = np.random.default_rng(0)
+    space = {"rate": {"loguniform": [1e-5, 1e-2]}, "decay": {"uniform": [0, 1]}}
+    configurations = [
+        Configuration({"rate": float(rate), "decay": float(rng.random())}, float(np.log10(rate)), {})
+        for rate in 10 ** rng.uniform(-5, -2, MAX_CONFIGURATIONS + 9)
+    ]
+    found = importance(space, configurations, 1)
+    assert found is not None and found == importance(space, configurations, 1), "always the same ones"
+    assert (found.configurations, found.drawn_from) == (MAX_CONFIGURATIONS, MAX_CONFIGURATIONS + 9)
+    assert found.share["rate"] > 0.8

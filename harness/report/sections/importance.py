@@ -53,10 +53,11 @@ def _importance(arena: Arena, name: str, found: Shares) -> Figure:
         [Bar(axis, share) for axis, share in found.share.items()],
         f"share of the variance of validation {arena.primary}",
     )
+    drawn = f" (of {found.drawn_from}, drawn at random)" if found.drawn_from else ""
     caption = (
-        f"{place}: how much of the spread of validation scores over {found.configurations} configurations "
-        f"each tuned hyper-parameter explains ({EVALUATOR}, by Optuna). It says what mattered within this "
-        "space, not what would outside of it."
+        f"{place}: how much of the spread of validation scores over {found.configurations} configurations"
+        f"{drawn} each tuned hyper-parameter explains ({EVALUATOR}, by Optuna). It says what mattered within "
+        "this space, not what would outside of it."
     )
     if found.left_out:
         caption += f" Not all of them have {wording.names(found.left_out, 5)}, left out here."
