@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from test_conformance import FAMILIES
 from test_sharing import both, close, planned, run
 from test_strategies import PARTS
 from torch import nn
 
 from harness.backbones.forward import accepted
+from harness.backbones.untrained import Untrained
 from harness.recipe import parse
 from harness.stage import Stage
 from harness.training import narrow
@@ -35,7 +38,7 @@ def found(family: str, kind: str, folder: Path, precision: str = "fp32") -> tupl
     plan = planned(family, kind, folder, 0, precision)
     trial = plan.trial(plan.cells[0], plan.cells[0].space.default, 1000, "confirm")
     where = Where(trial.task, trial.backbone, 32, precision)
-    return narrow.read_alone(workspace_of(plan, folder / "results"), where, CPU)
+    return narrow.unread(workspace_of(plan, folder / "results"), where, CPU).names
 
 
 @pytest.mark.parametrize(("family", "kind"), FAMILIES)
@@ -71,6 +74,43 @@ def test_noise_on_what_enters_the_head_is_drawn_for_all_positions(tmp_path: Path
     ours = run(trial, replace(workspace_of(plan, tmp_path / "shared"), passes={}))
     close(ours, run(trial, replace(workspace_of(plan, tmp_path / "alone"), passes={}, share=False)), 1e-5)
     assert ours["sharing"]["narrowed"]
+
+
+def test_dropout_after_attention_draws_for_all_positions(tmp_path: Path) -> None:
+    """The small ViT has none, as the published one."""
+    small = {"use": "untrained", "family": "vit", "name": "small", "changes": {"hidden_dropout_prob": 0.3}}
+    plan = planned("vit", "image-classification", tmp_path, 0, "fp32", backbones=[small])
+    shared, alone = both(plan, tmp_path)
+    close(shared, alone, 1e-5)
+    assert shared["sharing"]["narrowed"]
+
+
+def test_a_model_that_counts_what_leaves_its_last_block(tmp_path: Path) -> None:
+    """Longformer pads its input to whole windows, and takes off again as many positions of what comes out."""
+    folder = Path(shutil.copytree(Untrained(family="roberta").location(), tmp_path / "model"))
+    config = transformers.LongformerConfig(
+        vocab_size=30522, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        attention_window=[8, 8], max_position_embeddings=200, pad_token_id=0,
+    )  # fmt: skip
+    transformers.LongformerModel(config).save_pretrained(folder)
+    small = {"path": str(folder), "name": "small"}
+    plan = planned("roberta", "text-classification", tmp_path, 0, "fp32", backbones=[small])
+    close(*both(plan, tmp_path), 1e-5)
+
+
+def test_a_model_that_does_not_bear_being_tried_trains_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(trial: Any) -> tuple[str, ...]:
+        raise ValueError("no room")
+
+    monkeypatch.setattr(narrow._Trial, "earliest", fails)
+    narrow.unread.cache_clear()
+    shared, alone = both(planned("bert", "text-classification", tmp_path, 0, "fp32"), tmp_path)
+    narrow.unread.cache_clear()
+    close(shared, alone, 1e-5)
+    assert not shared["sharing"]["narrowed"] and not alone["notes"]
+    assert shared["notes"] == ["the last block computes all positions: ValueError: no room"]
 
 
 def job(folder: Path, share: bool = True, **changes: Any) -> tuple[Any, dict[str, Any], Workspace]:
@@ -156,9 +196,9 @@ def test_trying_leaves_no_trace(tmp_path: Path) -> None:
     where = Where(trial["task"], trial["backbone"], 32, "fp32")
     before = {name: tensor.clone() for name, tensor in origin.state_dict().items()}
     asked = [weight.requires_grad for weight in origin.parameters()]
-    narrow.read_alone.cache_clear()
+    narrow.unread.cache_clear()
     torch.manual_seed(3)
-    assert narrow.read_alone(workspace, where, CPU)
+    assert narrow.unread(workspace, where, CPU).names
     left = torch.rand(1)
     torch.manual_seed(3)
     assert left == torch.rand(1)

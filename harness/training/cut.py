@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from harness.backbones.ladder import Ladder
+from harness.training.instead import stand_in
 
 
 class Leaf(NamedTuple):
@@ -93,7 +94,7 @@ class Cut:
         self.bytes = 0.0
         self.given: Given | None = None
         self._calls: dict[str, int] = {}
-        self._own: dict[str, Any] = {}
+        self._undo = ExitStack()
 
     @property
     def kinds(self) -> dict[Leaf, Kind]:
@@ -174,7 +175,7 @@ class Cut:
         """The same cut of another model of this structure."""
         other = copy.copy(self)
         other.modules = {name: model.get_submodule(name) for name in self.modules}
-        other.given, other._calls, other._own = None, {}, {}
+        other.given, other._calls, other._undo = None, {}, ExitStack()
         return other
 
     # -- standing in for the frozen rungs --------------------------------------------------------------
@@ -182,15 +183,10 @@ class Cut:
     def attach(self) -> None:
         """Let the skipped modules give what `given` holds, and run as before where it is None."""
         for name, module in self.modules.items():
-            self._own[name] = vars(module).get("forward")
-            # On the instance: names, weights and attributes of the module stay what they are.
-            module.forward = self._standing_in(name, module.forward)
+            self._undo.callback(stand_in(module, self._standing_in(name, module.forward)))
 
     def detach(self) -> None:
-        for name, module in self.modules.items():
-            del module.forward
-            if (own := self._own.pop(name)) is not None:
-                module.forward = own
+        self._undo.close()
 
     @contextmanager
     def giving(self, given: Given | None) -> Iterator[None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from harness.backbones.ladder import Rung
 from harness.tasks.base import to_device
 from harness.training.data import GIVEN
+from harness.training.instead import stand_in
 from harness.training.member import Member
 from harness.training.precision import autocast
 
@@ -138,16 +139,10 @@ class _Shares(TorchFunctionMode):
 def _grouped(members: Sequence[Member]) -> Iterator[None]:
     """Let the head of the first member's model work with the weights of all."""
     heads = [_weighted(member.job.tuned.ladder.head) for member in members]
-    patched: list[nn.Module] = []
-    try:
+    with ExitStack() as undo:
         for modules in zip(*heads, strict=True):
-            forward = _forward(modules)
-            modules[0].forward = forward
-            patched.append(modules[0])
+            undo.callback(stand_in(modules[0], _forward(modules)))
         yield
-    finally:
-        for module in patched:
-            del module.forward
 
 
 def _weighted(head: Rung) -> list[nn.Module]:

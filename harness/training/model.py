@@ -36,6 +36,7 @@ class FineTuned:
         anew: names of ladder parameters whose pretrained values a part has thrown away.
         depth: the rungs that batches may come with the output of; `cut` is where that stands in for them.
         narrowed: the last block computes one position where nobody reads the others.
+        remarks: what could not be found out of the model, for the trial's record.
     """
 
     model: Any
@@ -45,6 +46,7 @@ class FineTuned:
     depth: int = 0
     cut: Cut | None = None
     narrowed: bool = False
+    remarks: list[str] = field(default_factory=list)
 
     def __call__(self, batch: dict[str, Any]) -> Any:
         """The model's outputs, with the loss where the batch has labels."""

@@ -12,8 +12,10 @@ as for all positions, so that a trial is the same trial.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -23,8 +25,9 @@ from torch import nn
 from harness.backbones.forward import accepted
 from harness.backbones.ladder import Ladder, build_ladder
 from harness.tasks.base import to_device
-from harness.training.data import open_split
+from harness.training.data import Split, open_split
 from harness.training.heads import agree
+from harness.training.instead import stand_in
 from harness.training.model import FineTuned, pretrained
 from harness.training.precision import autocast
 from harness.training.prefix import Where
@@ -46,17 +49,18 @@ class Narrow:
         self._own: set[int] = set()
         self.length = 1
 
-    def attach(self) -> list[Any]:
-        """Dropouts draw for all positions from now on; the rest holds until what is returned is removed."""
-        handles = []
+    def attach(self) -> ExitStack:
+        """What is returned, closed, gives the model back as it was."""
+        undo = ExitStack()
         for number, module in enumerate(self._modules):
             enter = self._next if number else self._first
-            handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            undo.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             if type(module) is nn.Dropout:
-                module.forward = partial(self._draw, module)  # type: ignore[method-assign]
-        handles.append(self._last.register_forward_hook(self._leave))
-        self._own = {handles[-1].id}
-        return handles
+                undo.callback(stand_in(module, partial(self._draw, module)))
+        leave = self._last.register_forward_hook(self._leave)
+        undo.callback(leave.remove)
+        self._own = {leave.id}
+        return undo
 
     def _first(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         seen = any(set(module._forward_hooks) - self._own for module in self._watched)
@@ -92,73 +96,89 @@ def _has_positions(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.ndim == 3
 
 
+@dataclass(frozen=True)
+class Unread:
+    """What of a model's last block needs the first position alone.
+
+    Attributes:
+        names: of modules, in the order in which they are called; none where the head reads more.
+        inside: every module of the block, by name, with its type.
+        remark: why nothing is known, where the model does not bear being looked at.
+    """
+
+    names: tuple[str, ...] = ()
+    inside: tuple[tuple[str, type], ...] = ()
+    remark: str = ""
+
+
 def narrowed(tuned: FineTuned, workspace: Workspace, where: Where, device: torch.device) -> None:
     """Let the last block of a trial's model compute only what is read. A block that has other modules than it
     had before computes everything."""
-    if not workspace.share or not (names := read_alone(workspace, where, device)):
+    if not workspace.share:
         return
-    before = build_ladder(pretrained(workspace, where.task, where.backbone, device))
-    if _inside(tuned.ladder) == _inside(before):
-        Narrow(tuned.model, tuned.ladder, names).attach()
+    found = unread(workspace, where, device)
+    if found.remark:
+        tuned.remarks.append(f"the last block computes all positions: {found.remark}")
+    if found.names and found.inside == _inside(tuned.ladder):
+        Narrow(tuned.model, tuned.ladder, found.names).attach()
         tuned.narrowed = True
 
 
-def _inside(ladder: Ladder) -> list[tuple[str, type]]:
+def _inside(ladder: Ladder) -> tuple[tuple[str, type], ...]:
     blocks = ladder.rungs[-1].blocks
-    return [(name, type(module)) for block in blocks for name, module in block.named_modules()]
+    return tuple((name, type(module)) for block in blocks for name, module in block.named_modules())
 
 
 @lru_cache(maxsize=8)
-def read_alone(workspace: Workspace, where: Where, device: torch.device) -> tuple[str, ...]:
-    """The names of those modules of the last block that need the first position alone, in the order in which
-    they are called; none where the head reads more, or the model does not bear being looked at."""
-    model = pretrained(workspace, where.task, where.backbone, device)
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    asked = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+def unread(workspace: Workspace, where: Where, device: torch.device) -> Unread:
+    """Tried on the pretrained model."""
+    split = open_split(workspace, where.task, where.backbone, where.max_length, "train")
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            return _Trial(workspace, where, model, device).earliest()
-    except Exception:  # it trains as it always did
-        return ()
-    finally:
-        model.eval()
-        with torch.no_grad():
-            for buffer, before in buffers:  # statistics that a training step has moved
-                buffer.copy_(before)
-        for parameter, was in asked:
-            parameter.requires_grad_(was)
+            trial = _Trial(workspace, where, split, device)
+            return Unread(trial.earliest(), _inside(trial.ladder))
+    except Exception as error:  # it trains as it always did
+        return Unread(remark=f"{type(error).__name__}: {error}")
+
+
+def _twin(model: Any) -> Any:
+    """The same model with modules and buffers of its own; its weights are the same memory."""
+    weights = {id(weight): nn.Parameter(weight.detach()) for weight in model.parameters()}
+    return copy.deepcopy(model, weights)
 
 
 class _Trial:
-    """The pretrained model on its shortest and its longest example."""
+    """A twin of the pretrained model on its shortest and its longest example."""
 
-    def __init__(self, workspace: Workspace, where: Where, model: Any, device: torch.device) -> None:
-        split = open_split(workspace, where.task, where.backbone, where.max_length, "train")
+    def __init__(self, workspace: Workspace, where: Where, split: Split, device: torch.device) -> None:
+        self._model = _twin(pretrained(workspace, where.task, where.backbone, device))
         self._examples = split.examples([int(split.lengths.argmin()), int(split.lengths.argmax())])
-        self._batch = accepted(model, to_device(split.collate(self._examples, None), device))
-        self._runner = Runner(workspace, where.task, where.backbone, where.precision, device)
-        self._model, self._device, self._precision = model, device, where.precision
-        self._ladder = build_ladder(model)
+        self._batch = accepted(self._model, to_device(split.collate(self._examples, None), device))
+        self._runner = Runner(workspace, where.task, where.backbone, where.precision, device, self._model)
+        self._device, self._precision = device, where.precision
+        self.ladder = build_ladder(self._model)
         # What is below the last block but one learns of it through that one.
-        self._ladder.freeze(max(0, len(self._ladder.rungs) - 2))
-        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.ladder.freeze(max(0, len(self.ladder.rungs) - 2))
+        self._trained = [weight for weight in self._model.parameters() if weight.requires_grad]
 
     def earliest(self) -> tuple[str, ...]:
+        """The names of the modules, as `Unread` has them."""
         names, said = self._called(), self._said()
 
-        def unread(first: int) -> bool:
-            """Whether predictions notice NaN in the other positions of what enters a module."""
+        def spared(first: int) -> bool:
+            """Whether predictions do not notice NaN in the other positions of what enters a module."""
             with self._spoilt(names[first]) as entered:
                 return self._same(said) and bool(entered)
 
         low, high = 0, len(names)  # what nobody reads at one module, nobody reads at any later one
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if unread(middle) else (middle + 1, high)
+            low, high = (low, middle) if spared(middle) else (middle + 1, high)
         step = self._step() if low < len(names) else []
         for first in range(low, len(names)):  # mostly the first will do
-            if first == low or unread(first):
-                with self._narrow(names[first:]) as narrow:
+            if first == low or spared(first):
+                narrow = Narrow(self._model, self.ladder, names[first:])
+                with narrow.attach():
                     if self._same(said) and narrow.length > 1 and self._same_step(step):
                         return names[first:]
         return ()
@@ -178,7 +198,7 @@ class _Trial:
     def _called(self) -> tuple[str, ...]:
         """The modules of the last block in the order in which they are first called."""
         calls: list[str] = []
-        inside = {id(module) for block in self._ladder.rungs[-1].blocks for module in block.modules()}
+        inside = {id(module) for block in self.ladder.rungs[-1].blocks for module in block.modules()}
         named = [(name, module) for name, module in self._model.named_modules() if id(module) in inside]
         handles = [
             module.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
@@ -210,18 +230,6 @@ class _Trial:
             yield entered
         finally:
             handle.remove()
-
-    @contextmanager
-    def _narrow(self, names: Sequence[str]) -> Iterator[Narrow]:
-        narrow = Narrow(self._model, self._ladder, names)
-        handles = narrow.attach()
-        try:
-            yield narrow
-        finally:
-            for handle in handles:
-                handle.remove()
-            for name in names:
-                vars(self._model.get_submodule(name)).pop("forward", None)
 
     def _step(self) -> list[torch.Tensor]:
         """The loss and the gradients of a training step, always with the same random numbers of torch's."""

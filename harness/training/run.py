@@ -218,13 +218,14 @@ class Attempt:
         }
 
     def _unshared(self) -> list[str]:
-        """Why frozen rungs ran in every step, if they did; known for certain only once all has been read."""
+        """Why more ran than had to, if it did; known for certain only once all has been read."""
         member: Member | None = getattr(self, "member", None)
-        if member is None or member.job.prefix is None:
+        if member is None:
             return []
         frozen = {stage["frozen"] for stage in self.trial["stages"]}
-        found = member.job.prefix.remarks.items()
-        return [f"frozen rungs run in every step: {reason}" for depth, reason in found if depth in frozen]
+        found = member.job.prefix.remarks.items() if member.job.prefix is not None else ()
+        every = [f"frozen rungs run in every step: {reason}" for depth, reason in found if depth in frozen]
+        return every + member.job.tuned.remarks
 
     def end(self) -> None:
         """Score what was trained and write the record."""

@@ -24,16 +24,22 @@ _TOLERANCE = {"fp32": 1e-5, "bf16": 5e-2, "fp16": 1e-2}
 
 
 class Runner:
-    """Runs the pretrained model as it is in evaluation."""
+    """Runs the pretrained model, or what is given for it, as it is in evaluation."""
 
     def __init__(
-        self, workspace: Workspace, task: str, backbone: str, precision: str, device: torch.device
+        self,
+        workspace: Workspace,
+        task: str,
+        backbone: str,
+        precision: str,
+        device: torch.device,
+        model: Any = None,
     ) -> None:
         self._task = workspace.task(task)
         self._facts = workspace.facts[task]
         self._precision = precision
         self.device = device
-        self._model = pretrained(workspace, task, backbone, device)
+        self._model = pretrained(workspace, task, backbone, device) if model is None else model
         self._ladder = build_ladder(self._model)
 
     def __call__(self, batch: dict[str, Any], gradients: bool = False) -> Any:
